@@ -1,0 +1,1 @@
+"""graphwd: weight decay for a Keras model that already exists."""

@@ -1,0 +1,200 @@
+"""Plans: what a policy does to the slots of one model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphwd import regularizers
+from graphwd.policy import Policy, suggest
+from graphwd.slots import Pointer, Slot
+
+
+class UnmatchedRuleWarning(UserWarning):
+    """A rule of a policy matches no slot and no weight of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One change of a plan.
+
+    Attributes:
+        path: The slot's path: layer names from the model inwards, then the role.
+        role: `kernel`, `depthwise`, `bias`, ...
+        layer: The class name of the layer that owns the slot.
+        before: The serialized regularizer that the slot holds now, or `None`.
+        after: The serialized regularizer that it gets, or `None`.
+        portable: Whether Keras's own config expresses the edit, so that the saved model loads
+            without graphwd.
+        dormant: Whether the weights are frozen, so that Keras skips the penalty until they are
+            made trainable.
+    """
+
+    path: str
+    role: str
+    layer: str
+    before: regularizers.Serialized | None
+    after: regularizers.Serialized | None
+    portable: bool
+    dormant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a policy decides on one slot.
+
+    Attributes:
+        slot: The `Slot`.
+        rule: The index of the rule that decides, or `None` when no rule matches.
+        after: The serialized regularizer that the slot has afterwards.
+    """
+
+    slot: Slot
+    rule: int | None
+    after: regularizers.Serialized | None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the slot holds another regularizer afterwards."""
+        return not regularizers.equal(self.slot.regularizer, self.after)
+
+    @property
+    def portable(self) -> bool:
+        """Whether stock Keras config expresses the slot."""
+        return bool(self.slot.pointers) and not self.slot.carried
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a policy does to one model: iterate for its edits, print for a table.
+
+    Attributes:
+        policy: The `Policy`, or `None` for what `inspect` returns.
+        decisions: A `Decision` for every slot and weight of the model, edited or not.
+        source: What the plan was made for, for headings.
+        notes: What the plan can't tell, a sentence each.
+    """
+
+    policy: Policy | None
+    decisions: tuple[Decision, ...]
+    source: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """The changes, in the order of the model's layers."""
+        return tuple(
+            Edit(
+                path=decision.slot.path,
+                role=decision.slot.role,
+                layer=decision.slot.layer,
+                before=decision.slot.regularizer,
+                after=decision.after,
+                portable=decision.portable,
+                dormant=decision.slot.dormant,
+            )
+            for decision in self.decisions
+            if decision.changes
+        )
+
+    def __iter__(self) -> Iterator[Edit]:
+        return iter(self.edits)
+
+    def __len__(self) -> int:
+        return sum(decision.changes for decision in self.decisions)
+
+    def config_edits(self) -> dict[Pointer, regularizers.Serialized | None]:
+        """Maps pointers into the serialized model to what stands there afterwards."""
+        return {
+            pointer: decision.after
+            for decision in self.decisions
+            if decision.changes
+            for pointer in decision.slot.pointers
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain data, for JSON.
+
+        Returns:
+            A dict with the keys `source`, `policy`, `edits` and `notes`.
+        """
+        return {
+            "source": self.source,
+            "policy": None if self.policy is None else self.policy.to_dict(),
+            "edits": [
+                {
+                    "path": edit.path,
+                    "role": edit.role,
+                    "layer": edit.layer,
+                    "before": _plain(edit.before),
+                    "after": _plain(edit.after),
+                    "portable": edit.portable,
+                    "dormant": edit.dormant,
+                }
+                for edit in self.edits
+            ],
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        from graphwd import report
+
+        return report.plan_text(self)
+
+
+def _plain(serialized: regularizers.Serialized | None) -> dict[str, Any] | None:
+    return None if serialized is None else dict(serialized)
+
+
+def make_plan(
+    slots: Iterable[Slot], policy: Policy, *, source: str = "", notes: Sequence[str] = ()
+) -> Plan:
+    """Decides on every slot by the last rule of a policy that matches it.
+
+    Args:
+        slots: The slots of one model.
+        policy: A `Policy`.
+        source: What the slots are from, for headings.
+        notes: What the plan can't tell, a sentence each.
+
+    Returns:
+        A `Plan`. A rule that matches nothing is a warning that names it, since a typo must not
+        pass as a choice.
+    """
+    slots = list(slots)
+    matched: set[int] = set()
+    decisions = []
+    for slot in slots:
+        winner = None
+        for index, rule in enumerate(policy.rules):
+            if rule.matches(slot):
+                matched.add(index)
+                winner = index
+        after = slot.regularizer if winner is None else policy.rules[winner].regularizer
+        if winner is not None and regularizers.equal(slot.regularizer, after):
+            after = slot.regularizer
+        decisions.append(Decision(slot, winner, after))
+    for index, rule in enumerate(policy.rules):
+        if index not in matched:
+            warnings.warn(_unmatched(index, rule, slots, source), UnmatchedRuleWarning, 3)
+    return Plan(policy, tuple(decisions), source, tuple(notes))
+
+
+def _unmatched(index: int, rule: Any, slots: Sequence[Slot], source: str) -> str:
+    """The warning for a rule that matches nothing, with the nearest words that would match."""
+    known: Mapping[str, set[str]] = {
+        "roles": {slot.role for slot in slots},
+        "layers": {name for slot in slots for name in slot.layers},
+        "paths": {slot.path for slot in slots},
+    }
+    hints = []
+    for selector, words in known.items():
+        for pattern in getattr(rule, selector) or ():
+            nearest = suggest(pattern, words)
+            if nearest and pattern not in words:
+                hints.append(f"{pattern!r}: did you mean {nearest!r}?")
+    hint = f" ({' '.join(hints)})" if hints else ""
+    where = f" of {source}" if source else ""
+    return f"Rule {index + 1} ({rule.describe()}) matches nothing{where}{hint}."

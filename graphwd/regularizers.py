@@ -1,0 +1,162 @@
+"""Serialized regularizers: shorthand, units, equality and the penalty's unit of measure.
+
+The pure core never holds a Keras regularizer, only what Keras writes for one into a config:
+`{"module": "keras.regularizers", "class_name": "L2", "config": {"l2": 1e-4}, ...}`. Legacy
+files write the same without `module`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from graphwd.errors import PolicyError
+
+Serialized: TypeAlias = Mapping[str, Any]
+"""What Keras writes into a config for one regularizer."""
+
+_STOCK = {"L1": ("l1",), "L2": ("l2",), "L1L2": ("l1", "l2")}
+
+
+def l1(factor: float) -> dict[str, Any]:
+    """The serialized `keras.regularizers.L1(factor)`, whose penalty is `factor * sum(|w|)`."""
+    return _stock("L1", {"l1": float(factor)})
+
+
+def l2(factor: float) -> dict[str, Any]:
+    """The serialized `keras.regularizers.L2(factor)`, whose penalty is `factor * sum(w ** 2)`."""
+    return _stock("L2", {"l2": float(factor)})
+
+
+def from_weight_decay(decay: float) -> dict[str, Any]:
+    """The serialized L2 regularizer whose gradient is `decay * w`.
+
+    `L2(a)` adds `a * sum(w ** 2)` to the loss, whose gradient is `2 * a * w`. The papers, PyTorch's
+    SGD and TF-Slim call the factor before `w` the weight decay, so that is `L2(decay / 2)`.
+
+    Args:
+        decay: Float, the weight decay in the papers' unit.
+
+    Returns:
+        A serialized `keras.regularizers.L2`.
+    """
+    return l2(decay / 2)
+
+
+def _stock(class_name: str, config: dict[str, float]) -> dict[str, Any]:
+    return {
+        "module": "keras.regularizers",
+        "class_name": class_name,
+        "config": config,
+        "registered_name": None,
+    }
+
+
+def serialize(regularizer: Any) -> dict[str, Any] | None:
+    """Turns whatever a user may give as a regularizer into its serialized form.
+
+    Keras is imported only when it is needed: for a Keras object (whose maker has imported it
+    already) and for an identifier such as `"l2"`.
+
+    Args:
+        regularizer: A `keras.regularizers.Regularizer`, a Keras identifier (`"l2"`), a serialized
+            regularizer, or `None`.
+
+    Returns:
+        The serialized regularizer, or `None`.
+
+    Raises:
+        PolicyError: when it is none of these.
+    """
+    if regularizer is None:
+        return None
+    if isinstance(regularizer, Mapping):
+        if not isinstance(regularizer.get("class_name"), str) or not isinstance(
+            regularizer.get("config"), Mapping
+        ):
+            raise PolicyError(
+                "A serialized regularizer needs a string `class_name` and a mapping `config`; "
+                f"received {dict(regularizer)!r}."
+            )
+        return dict(regularizer)
+    if isinstance(regularizer, str) or callable(regularizer):
+        import keras
+
+        try:
+            serialized = keras.regularizers.serialize(keras.regularizers.get(regularizer))
+        except (ValueError, TypeError) as error:
+            raise PolicyError(
+                f"{regularizer!r} is not a regularizer that Keras can serialize ({error}); "
+                "give a keras.regularizers object with a get_config method."
+            ) from error
+        if isinstance(serialized, dict):
+            return serialized
+    raise PolicyError(
+        f"{regularizer!r} is not a regularizer: give a keras.regularizers object, its identifier, "
+        "its serialized form, or None."
+    )
+
+
+def normalize(serialized: Serialized | None) -> Any:
+    """A hashable value that is equal for two serialized regularizers that mean the same.
+
+    The same regularizer is written in several ways: with and without `module`, as `L2` or, by
+    Keras 2, as `L1L2` with one factor zero, and with factors that were rounded to float32 on the
+    way (tf_keras writes 0.0001 as 9.999999747378752e-05).
+
+    Args:
+        serialized: A serialized regularizer or `None`.
+
+    Returns:
+        A hashable value.
+    """
+    if serialized is None:
+        return None
+    class_name = serialized["class_name"]
+    config = serialized.get("config") or {}
+    module = serialized.get("module")
+    known = _STOCK.get(class_name)
+    if known is not None and (module is None or str(module).split(".")[0] in ("keras", "tf_keras")):
+        factors = {"l1": 0.0, "l2": 0.0}
+        for key in known:
+            value = config.get(key, 0.0)
+            factors[key] = _single(float(value)) if isinstance(value, (int, float)) else value
+        return ("l1l2", factors["l1"], factors["l2"])
+    return (serialized.get("registered_name") or class_name, _freeze(config))
+
+
+def equal(one: Serialized | None, other: Serialized | None) -> bool:
+    """Whether two serialized regularizers mean the same penalty."""
+    return bool(normalize(one) == normalize(other))
+
+
+def describe(serialized: Serialized | None) -> str:
+    """A short text for tables and messages: `L2(0.0001)`, `L1L2(l1=0.1, l2=0.2)`, `none`."""
+    if serialized is None:
+        return "none"
+    class_name = str(serialized["class_name"])
+    config = serialized.get("config") or {}
+    if class_name in ("L1", "L2") and len(config) == 1:
+        return f"{class_name}({_number(next(iter(config.values())))})"
+    return f"{class_name}({', '.join(f'{k}={_number(v)}' for k, v in config.items())})"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _single(value: float) -> float:
+    """The nearest float32: the precision in which the penalty is computed anyway."""
+    try:
+        return float(struct.unpack("f", struct.pack("f", value))[0])
+    except OverflowError:
+        return value
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(sorted((str(k), _freeze(v)) for k, v in value.items()))
+    if isinstance(value, (list, tuple)):
+        return tuple(_freeze(v) for v in value)
+    return value
