@@ -100,12 +100,12 @@ class Rule:
         layers: str | Sequence[str] | None = None,
         paths: str | Sequence[str] | None = None,
     ) -> None:
-        serialized = regularizers.serialize(regularizer)
-        if serialized is not None and serialized.get("class_name") == "function":
+        if callable(regularizer) and not hasattr(regularizer, "get_config"):
             raise PolicyError(
                 "The rule's regularizer is a function, which a saved model can't hold: make it a "
                 "keras.regularizers.Regularizer with a get_config method."
             )
+        serialized = regularizers.serialize(regularizer)
         if serialized is not None:
             serialized = _canonical(serialized, "The rule's regularizer")
         values = {
