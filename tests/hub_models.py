@@ -8,14 +8,18 @@ public classes are left out, and why.
 
 import functools
 import importlib
+import inspect
+import io
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import keras_hub
 import numpy as np
+import sentencepiece
 
-VOCABULARY = 48
+VOCABULARY = 96
 SEQUENCE = 8
 IMAGE = 32
 
@@ -46,6 +50,11 @@ def find_class(name: str) -> Any:
         return getattr(importlib.import_module(f"keras_hub.src.models.{module}"), attribute)
     namespaces = (keras_hub.models, keras_hub.layers, keras_hub.tokenizers)
     return next(getattr(space, name) for space in namespaces if hasattr(space, name))
+
+
+def listed(names: str) -> list[str]:
+    """Splits a table of names."""
+    return names.split()
 
 
 def resolve(value: Any) -> Any:
@@ -602,18 +611,226 @@ BACKBONES: dict[str, Callable[[], keras.Model]] = {
     name: functools.partial(build_backbone, name) for name in BACKBONE_ARGUMENTS
 }
 
-NOT_BUILDABLE: dict[str, str] = {
-    "Backbone": "abstract: the base class of all backbones",
-    "FeaturePyramidBackbone": "abstract: the base class of backbones with pyramid outputs",
+# One tiny vocabulary a kind of tokenizer, with the special tokens of every family.
+WORDS = ["a", "big", "cat", "sat"]
+ANGLED = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "<bos>", "<eos>", "<cls>", "<image>"]
+BRACKETED = ["[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"]
+PIPED_NAMES = listed("""endoftext im_start im_end vision_start vision_end image_pad video_pad
+    startoftext begin_of_text end_of_text eot_id start_header_id end_header_id""")
+MULTIMODAL = listed("""<img> <start_of_image> <end_of_image> <image_soft_token> <audio_soft_token>
+    <start_of_audio> <end_of_audio> <start_of_turn> <end_of_turn> [multimodal] <|image> <|image|>
+    <image|> <|audio> <|audio|> <audio|> <|video|> <|video> <video|>""")
+PIPED = [f"<|{name}|>" for name in PIPED_NAMES]
+WORD_PIECES = [*BRACKETED, *ANGLED, *WORDS]
+BYTE_PAIRS = {
+    token: index
+    for index, token in enumerate(
+        (*ANGLED, *PIPED, "<think>", "</think>", *"abcgist", *listed("Ġ Ċ Ġa at cat"))
+    )
 }
+MERGES = ["Ġ a", "a t", "c at"]
+
+
+@functools.cache
+def sentence_pieces() -> bytes:
+    """Returns a SentencePiece model trained on a few words, in memory."""
+    proto = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a big cat sat", "the cat is big", "a hat"]),
+        model_writer=proto,
+        vocab_size=VOCABULARY - 32,
+        model_type="unigram",
+        hard_vocab_limit=False,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        user_defined_symbols=["<mask>", "<bos>", "<eos>", PIPED[0], *BRACKETED[:-1], *MULTIMODAL],
+        minloglevel=2,
+    )
+    return proto.getvalue()
+
+
+def build_tokenizer(tokenizer_class: Any) -> Any:
+    """Returns a tokenizer of that class over the vocabulary of its kind."""
+    if issubclass(tokenizer_class, keras_hub.tokenizers.WordPieceTokenizer):
+        return tokenizer_class(vocabulary=WORD_PIECES)
+    if issubclass(tokenizer_class, keras_hub.tokenizers.BytePairTokenizer):
+        return tokenizer_class(vocabulary=BYTE_PAIRS, merges=MERGES)
+    if issubclass(tokenizer_class, keras_hub.tokenizers.SentencePieceTokenizer):
+        return tokenizer_class(proto=sentence_pieces())
+    if tokenizer_class.__name__ == "RWKVTokenizer":
+        return tokenizer_class([f"{i + 1} {word!r} {len(word)}" for i, word in enumerate(WORDS)])
+    return tokenizer_class()
+
+
+def build_preprocessor(preprocessor_class: Any, **changes: Any) -> Any:
+    """Returns a preprocessor of that class with its tokenizer and converters."""
+    accepted = inspect.signature(preprocessor_class.__init__).parameters
+    arguments = {
+        name: 4 * SEQUENCE
+        for name in ("sequence_length", "encoder_sequence_length", "decoder_sequence_length")
+        if name in accepted
+    }
+    if preprocessor_class.tokenizer_cls is not None:
+        arguments["tokenizer"] = build_tokenizer(preprocessor_class.tokenizer_cls)
+    if preprocessor_class.image_converter_cls is not None and "image_converter" not in changes:
+        arguments["image_converter"] = preprocessor_class.image_converter_cls(
+            image_size=(IMAGE, IMAGE)
+        )
+    return preprocessor_class(**{**arguments, **resolve(changes)})
+
+
+class Preprocessor(Part):
+    """A preprocessor that is an argument of a task or of another preprocessor."""
+
+    def build(self) -> Any:
+        return build_preprocessor(find_class(self.name), **self.changes)
+
+
+def uniform(names: list[str], value: Any) -> dict[str, Any]:
+    """Gives every name the same value."""
+    return dict.fromkeys(names, value)
+
+
+CLASSES = {"num_classes": 3}
+CLIP = Preprocessor("CLIPPreprocessor")
+# What a task needs beyond its backbone and its preprocessor, which are found by its class.
+TASK_ARGUMENTS: dict[str, dict[str, Any]] = {
+    **uniform(
+        listed("""AlbertTextClassifier BertTextClassifier DebertaV3TextClassifier
+        DistilBertTextClassifier ESMProteinClassifier FNetTextClassifier RobertaTextClassifier
+        RoformerV2TextClassifier XLMRobertaTextClassifier
+        CSPNetImageClassifier DeiTImageClassifier DenseNetImageClassifier
+        EfficientNetImageClassifier HGNetV2ImageClassifier MiTImageClassifier
+        ResNetImageClassifier SwinTransformerImageClassifier ViTImageClassifier
+        XceptionImageClassifier DFineObjectDetector DeepLabV3ImageSegmenter
+        SegFormerImageSegmenter RetinaNetObjectDetector"""),
+        CLASSES,
+    ),
+    **uniform(
+        listed("""AlbertMaskedLM BertMaskedLM DebertaV3MaskedLM DistilBertMaskedLM ESMMaskedPLM
+        FNetMaskedLM RobertaMaskedLM RoformerV2MaskedLM XLMRobertaMaskedLM
+        BertTextEmbedder Gemma3TextEmbedder Qwen3TextEmbedder XLMRobertaTextEmbedder
+        BloomCausalLM FalconCausalLM GPT2CausalLM GPTNeoXCausalLM
+        GemmaCausalLM GptOssCausalLM Llama3CausalLM LlamaCausalLM MistralCausalLM
+        MixtralCausalLM OPTCausalLM PARSeqCausalLM PaliGemmaCausalLM Phi3CausalLM Qwen3CausalLM
+        Qwen3MoeCausalLM Qwen3_5CausalLM Qwen3_5MoeCausalLM QwenCausalLM QwenMoeCausalLM
+        RWKV7CausalLM SmolLM3CausalLM BLIP2CausalLM
+        BartSeq2SeqLM EdRecSeq2SeqLM T5Gemma2Seq2SeqLM T5GemmaSeq2SeqLM T5Seq2SeqLM
+        BASNetImageSegmenter SAMImageSegmenter
+        SAM3PromptableConceptImageSegmenter"""),
+        {},
+    ),
+    **uniform(
+        ["StableDiffusion3ImageToImage", "StableDiffusion3Inpaint", "StableDiffusion3TextToImage"],
+        {
+            "preprocessor": Preprocessor(
+                "StableDiffusion3TextToImagePreprocessor",
+                clip_l_preprocessor=CLIP,
+                clip_g_preprocessor=CLIP,
+            )
+        },
+    ),
+    "BLIP2Seq2SeqLM": {
+        "backbone": Part(
+            "BLIP2Backbone",
+            language_model=Part(
+                "blip2.blip2_flan_t5_lm:BLIP2FlanT5",
+                **TEXT | {"num_layers": 1},
+                num_query_tokens=2,
+                qformer_hidden_dim=8,
+            ),
+        )
+    },
+    "DepthAnythingDepthEstimator": {"depth_estimation_type": "relative"},
+    "FluxTextToImage": {
+        "preprocessor": Preprocessor(
+            "FluxTextToImagePreprocessor",
+            clip_l_preprocessor=CLIP,
+            t5_preprocessor=Preprocessor("T5Preprocessor"),
+        )
+    },
+    "Gemma3CausalLM": {
+        "preprocessor": Preprocessor(
+            "Gemma3CausalLMPreprocessor",
+            max_images_per_prompt=1,
+            num_vision_tokens_per_image=4,
+        )
+    },
+    "Gemma3nCausalLM": {
+        "preprocessor": Preprocessor(
+            "Gemma3nCausalLMPreprocessor", image_converter=None, audio_converter=None
+        )
+    },
+    "Gemma4AssistantCausalLM": {
+        "backbone_hidden_size": 8,
+        "num_centroids": 4,
+        "centroid_intermediate_top_k": 2,
+        "use_ordered_embeddings": True,
+    },
+    "Gemma4CausalLM": {
+        "preprocessor": Preprocessor(
+            "Gemma4CausalLMPreprocessor", image_converter=None, audio_converter=None
+        )
+    },
+    "MobileNetImageClassifier": CLASSES | {"num_features": 8},
+    "MobileNetV5ImageClassifier": CLASSES | {"head_hidden_size": 8},
+    "MoonshineAudioToText": {
+        "preprocessor": Preprocessor(
+            "MoonshineAudioToTextPreprocessor", audio_converter=Part("MoonshineAudioConverter")
+        )
+    },
+    "VGGImageClassifier": CLASSES | {"pooling_hidden_dim": 8},
+}
+
+
+def build_task(name: str) -> keras.Model:
+    """Returns a new tiny task of that class, with the same weights at every call."""
+    keras.utils.set_random_seed(0)
+    task_class = find_class(name)
+    arguments = resolve(TASK_ARGUMENTS[name])
+    if "backbone" not in arguments:
+        arguments["backbone"] = Part(task_class.backbone_cls.__name__).build()
+    if "preprocessor" not in arguments and task_class.preprocessor_cls is not None:
+        arguments["preprocessor"] = build_preprocessor(task_class.preprocessor_cls)
+    return task_class(**arguments)
+
+
+TASKS: dict[str, Callable[[], keras.Model]] = {
+    name: functools.partial(build_task, name) for name in sorted(TASK_ARGUMENTS)
+}
+
+ABSTRACT = "abstract: a base class that builds no model by itself"
+NOT_BUILDABLE: dict[str, str] = uniform(
+    listed("""Backbone FeaturePyramidBackbone Task AudioToText CausalLM DepthEstimator
+    ImageClassifier ImageSegmenter ImageToImage Inpaint MaskedLM ObjectDetector Seq2SeqLM
+    TextClassifier TextEmbedder TextToImage"""),
+    ABSTRACT,
+)
+
+NOT_CALLABLE: dict[str, str] = {
+    "Gemma4AssistantCausalLM": "drafts tokens for another model, and refuses a call of its own",
+}
+NOT_RELOADABLE: dict[str, str] = {
+    "RWKV7CausalLM": "RWKVTokenizer saves its vocabulary as an asset that it then can't load",
+}
+
+
+def public_classes(base: str) -> set[str]:
+    """Returns the names of the classes below that base, each once whatever its aliases."""
+    found = (getattr(keras_hub.models, name) for name in dir(keras_hub.models))
+    bound = getattr(keras_hub.models, base)
+    return {each.__name__ for each in found if inspect.isclass(each) and issubclass(each, bound)}
+
 
 # What an input is made of when its shape and dtype don't say it, by the input's name.
 OPEN_LENGTHS = {
-    "boxes": 1,
-    "box_labels": 1,
-    "masks": SEQUENCE,
-    "encoder_input_values": 2048,
-    "vision_indices": 4,
+    "boxes": (1,),
+    "box_labels": (1,),
+    "masks": (1, 8, 8),
+    "encoder_input_values": (2048,),
+    "vision_indices": (4,),
 }
 INTEGERS = {"num_steps": (1, 3), "mask_positions": (0, SEQUENCE), "points": (0, IMAGE)}
 
@@ -625,8 +842,9 @@ def make_shape(tensor: Any, name: str, names: set[str], batch: int) -> tuple[int
         name = "encoder_input_values"  # raw audio: the mask is as long as the sound
     is_image = len(sizes) == 3 and sizes[-1] in (1, 3)
     is_video = len(sizes) == 4
-    length = OPEN_LENGTHS.get(name, IMAGE if is_image else 1 if is_video else SEQUENCE)
-    return (batch, *(length if size is None else size for size in sizes))
+    rest = itertools.repeat(IMAGE if is_image else 1 if is_video else SEQUENCE)
+    lengths = itertools.chain(OPEN_LENGTHS.get(name, ()), rest)
+    return (batch, *(next(lengths) if size is None else size for size in sizes))
 
 
 def make_values(shape: tuple[int, ...], name: str, is_whole: bool, generator: Any) -> np.ndarray:
