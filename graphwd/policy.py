@@ -560,9 +560,8 @@ def _regularizer_from(value: Any, key: str, where: str) -> dict[str, Any] | None
     if value is None or value == _NONE:
         return None
     if not isinstance(value, Mapping):
-        got = f"'{value}'" if isinstance(value, str) else _kind(value)
         raise PolicyError(
-            f'{where}: `regularizer` is {got}; make it null (in TOML "none") or '
+            f'{where}: `regularizer` is {_kind(value)}; make it null (in TOML "none") or '
             '{"class_name": ..., "config": {...}}, or give `l1`, `l2` or `weight_decay`.'
         )
     return _canonical(value, f"{where}: `regularizer`")
@@ -658,8 +657,7 @@ def _factor(value: Any, what: str) -> float:
             number = float(value)
             if math.isfinite(number) and number >= 0:
                 return number + 0.0  # -0.0 becomes 0.0
-    text = repr(value) if not isinstance(value, int) or abs(value) < 1e18 else "too large"
-    raise PolicyError(f"{what} must be a finite number of at least 0, but is {text}.")
+    raise PolicyError(f"{what} must be a finite number of at least 0, but is {_kind(value)}.")
 
 
 def _check_keys(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
@@ -700,10 +698,12 @@ def _kind(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "a list"
     if isinstance(value, str):
-        return "a string"
-    if isinstance(value, (bool, int, float)):
-        text = repr(value) if not isinstance(value, int) or abs(value) < 1e18 else "large"
-        return f"the number {text}" if not isinstance(value, bool) else text.lower()
+        return f"'{value}'" if len(value) <= 40 else "a long string"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, numbers.Real):
+        large = isinstance(value, int) and abs(value) > 10**18
+        return "a number too large" if large else f"the number {value!r}"
     return f"an object of type {type(value).__name__}"
 
 

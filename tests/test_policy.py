@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import tomllib
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -317,6 +317,7 @@ for _ in range(100_000):
 BAD_ENTRIES: list[tuple[Any, list[str]]] = [
     (3, ["the number 3"]),
     (None, ["null"]),
+    ({"l2": DEEP}, ["`l2`", "a table"]),
     (["roles"], ["a list"]),
     ({"rolse": ["kernel"], "l2": 1}, ["'rolse'", "did you mean 'roles'"]),
     ({"role": ["kernel"], "l2": 1}, ["'role'", "did you mean 'roles'"]),
@@ -330,7 +331,19 @@ BAD_ENTRIES: list[tuple[Any, list[str]]] = [
     *(
         ({key: value}, [f"`{key}`", "finite number of at least 0"])
         for key in ("l1", "l2", "weight_decay")
-        for value in (-1, -1e-9, float("inf"), float("nan"), True, "1e-4", None, [1], {}, 10**400)
+        for value in (
+            -1,
+            -1e-9,
+            "x" * 99,
+            float("inf"),
+            float("nan"),
+            True,
+            "1e-4",
+            None,
+            [1],
+            {},
+            10**400,
+        )
     ),
     ({"l2": 1, "roles": []}, ["`roles`", "empty list"]),
     ({"l2": 1, "layers": ""}, ["`layers`", "empty"]),
@@ -349,7 +362,7 @@ BAD_ENTRIES: list[tuple[Any, list[str]]] = [
     ({"regularizer": {"class_name": "", "config": {}}}, ["`regularizer`", "`class_name`"]),
     ({"regularizer": {"class_name": "L2"}}, ["`regularizer`", "`config`"]),
     ({"regularizer": {"class_name": "L2", "config": [1]}}, ["`regularizer`", "`config`"]),
-    ({"regularizer": {"class_name": "L2", "config": {}}}, ["`regularizer`", "`l2`"]),
+    ({"regularizer": {"class_name": "L2", "config": {}}}, ["`regularizer`", "has no `l2`"]),
     ({"regularizer": {"class_name": "L2", "config": {"l2": -1}}}, ["`regularizer`", "`l2`"]),
     ({"regularizer": {"class_name": "L1", "config": {"l2": 1}}}, ["`regularizer`", "'l2'"]),
     ({"regularizer": {"class_name": "X", "config": {3: 1}}}, ["`regularizer`", "key 3"]),
@@ -379,11 +392,12 @@ def test_errors_name_rule_and_key(entry: Any, parts: list[str]) -> None:
     [
         ([], "a list"),
         (None, "null"),
-        ("rules", "a string"),
+        ("rules", "'rules'"),
+        ("rules" * 20, "a long string"),
         ({}, "no `rules`"),
         ({"rules": None}, "null"),
         ({"rules": {"l2": 1}}, "a table"),
-        ({"rules": "kernel"}, "a string"),
+        ({"rules": "kernel"}, "'kernel'"),
         ({"rule": [{"l2": 1}]}, "did you mean 'rules'"),
         ({"rules": [], "version": 1}, "'version'"),
     ],
@@ -600,6 +614,13 @@ def test_recipe_strength(name: str) -> None:
         assert after == (before if before in (None, "as it is") else regularizers.l2(3e-4))
     assert Policy.recipe(name) == policy, "the cached recipe is as it was"
     assert Policy.recipe(name, l2=0) == Policy.recipe(name, weight_decay=Fraction(0))
+
+
+def test_strength_keeps_every_selector() -> None:
+    rule = Rule(L2, roles="a", layers="b", paths="c")
+    recipe = replace(recipes()[0], policy=Policy([rule]))
+    changed = Rule(regularizers.l2(0.5), roles="a", layers="b", paths="c")
+    assert recipe.with_strength(l2=0.5) == Policy([changed])
 
 
 def test_depthwise_is_cleared_by_mobilenet_only() -> None:
