@@ -1,1 +1,93 @@
-"""graphwd: weight decay for a Keras model that already exists."""
+"""graphwd: weight decay for a Keras model that already exists.
+
+```python
+import graphwd
+
+model = graphwd.rewrite(model, graphwd.Policy.recipe("resnet"))
+```
+
+Importing this package loads neither Keras nor TensorFlow; the first call that needs them does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from graphwd.errors import GraphwdError
+
+if TYPE_CHECKING:
+    from graphwd.api import inspect, plan, rewrite, rewrite_file, verify, weight_decay
+    from graphwd.errors import (
+        ArchiveError,
+        EquivalenceError,
+        ModelError,
+        PolicyError,
+        UnreachableWeightError,
+    )
+    from graphwd.plans import Edit, Plan, UnmatchedRuleWarning
+    from graphwd.policy import Policy, Rule
+    from graphwd.verification import Report
+
+_HOMES = {
+    "api": ["inspect", "plan", "rewrite", "rewrite_file", "verify", "weight_decay"],
+    "errors": [
+        "ArchiveError",
+        "EquivalenceError",
+        "ModelError",
+        "PolicyError",
+        "UnreachableWeightError",
+    ],
+    "plans": ["Edit", "Plan", "UnmatchedRuleWarning"],
+    "policy": ["Policy", "Rule"],
+    "verification": ["Report"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ArchiveError",
+    "Edit",
+    "EquivalenceError",
+    "GraphwdError",
+    "ModelError",
+    "Plan",
+    "Policy",
+    "PolicyError",
+    "Report",
+    "Rule",
+    "UnmatchedRuleWarning",
+    "UnreachableWeightError",
+    "inspect",
+    "plan",
+    "rewrite",
+    "rewrite_file",
+    "verify",
+    "weight_decay",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("graphwd")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'graphwd' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"graphwd.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _make_carrier_known(keras: Any) -> None:
+    """Registers the carrier with Keras, which looks it up by name when it loads a file."""
+    with contextlib.suppress(GraphwdError):  # an unknown Keras is reported by the first call
+        importlib.import_module("graphwd.carrier")
+
+
+wrapt.register_post_import_hook(_make_carrier_known, "keras")

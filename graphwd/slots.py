@@ -20,8 +20,8 @@ Pointer: TypeAlias = tuple[str | int, ...]
 """The keys and indices that lead from a serialized model to a place inside it."""
 
 SUFFIX = "_regularizer"
-CARRIER = "graphwd>Carrier"
-"""The registered name of the object that carries penalties which no config can express."""
+CARRIED = "graphwd"
+"""The key under which a layer's config carries penalties that Keras's own keys can't express."""
 
 _SWITCHES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
 _INTEGER_KERNELS = ("int8", "int4", "gptq", "awq")
@@ -94,11 +94,6 @@ def is_serialized(value: Any) -> TypeGuard[Mapping[str, Any]]:
     )
 
 
-def is_carrier(value: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Whether a serialized object is graphwd's carrier around another serialized object."""
-    return isinstance(value, Mapping) and value.get("registered_name") == CARRIER
-
-
 def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
     """Finds every slot of a serialized model or layer, in the order of its config.
 
@@ -128,15 +123,6 @@ def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
             stack.extend(_inside(value, place))
             continue
         config = value["config"]
-        if is_carrier(value):
-            carried = _carried_slots(value, place, outermost)
-            found.extend(carried)
-            stack.append(
-                replace(
-                    place, value=config.get("layer"), pointer=(*place.pointer, "config", "layer")
-                )
-            )
-            continue
         frozen = place.frozen or config.get("trainable") is False
         names, layers = place.names, place.layers
         if not outermost:
@@ -172,6 +158,8 @@ def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
                 if place.direction:
                     directed[len(found)] = place.direction
                 found.append(slot)
+            elif key == CARRIED and isinstance(item, Mapping):
+                found.extend(_carried_slots(item, (*here, key), names, layers, frozen))
             elif isinstance(item, (Mapping, list, tuple)):
                 direction = place.direction if not is_serialized(item) else ""
                 if value["class_name"] == "Bidirectional" and is_serialized(item):
@@ -199,29 +187,64 @@ def _inside(value: Any, place: _Place) -> Iterable[_Place]:
     ]
 
 
-def _carried_slots(value: Mapping[str, Any], place: _Place, outermost: bool) -> list[Slot]:
-    config = value["config"]
-    inner = config.get("layer")
-    names, layers = place.names, place.layers
-    if not outermost and is_serialized(inner):
-        name = inner["config"].get("name", inner.get("name"))
-        names = (*names, name) if isinstance(name, str) else names
-        layers = (*layers, inner["class_name"])
-    slots = []
-    for index, penalty in enumerate(config.get("penalties") or ()):
-        slots.append(
-            Slot(
-                path="/".join((*names, *penalty["names"], penalty["role"])),
-                role=penalty["role"],
-                layers=(*layers, *penalty["layers"]),
-                regularizer=penalty["regularizer"],
-                pointers=((*place.pointer, "config", "penalties", index, "regularizer"),),
-                dormant=place.frozen,
-                shapes=(tuple(penalty["shape"]),),
-                carried=True,
-            )
+def _carried_slots(
+    carried: Mapping[str, Any],
+    pointer: Pointer,
+    names: tuple[str, ...],
+    layers: tuple[str, ...],
+    frozen: bool,
+) -> list[Slot]:
+    return [
+        Slot(
+            path="/".join((*names, *penalty["names"], penalty["role"])),
+            role=penalty["role"],
+            layers=(*layers, *penalty["layers"]),
+            regularizer=penalty["regularizer"],
+            pointers=((*pointer, "penalties", index, "regularizer"),),
+            dormant=frozen,
+            shapes=(tuple(penalty["shape"]),),
+            carried=True,
         )
-    return slots
+        for index, penalty in enumerate(carried.get("penalties") or ())
+    ]
+
+
+def strip_carried(serialized: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a serialized model without what graphwd carries in it: Keras's own config alone.
+
+    Args:
+        serialized: A serialized model or layer.
+
+    Returns:
+        The serialized model with every carrying layer under its own class again; the argument
+        itself (not a copy) when it carries nothing.
+    """
+    places: list[Pointer] = []
+    stack: list[tuple[Any, Pointer]] = [(serialized, ())]
+    while stack:
+        value, pointer = stack.pop()
+        if is_serialized(value) and isinstance(value["config"].get(CARRIED), Mapping):
+            places.append(pointer)
+        items = (
+            value.items()
+            if isinstance(value, Mapping)
+            else enumerate(value)
+            if isinstance(value, (list, tuple))
+            else ()
+        )
+        stack.extend(
+            (item, (*pointer, key))
+            for key, item in items
+            if isinstance(item, (Mapping, list, tuple))
+        )
+    if not places:
+        return serialized  # type: ignore[return-value] # Keras's configs are dicts
+    copies = _Copies(serialized)
+    for pointer in places:
+        layer = copies.at(pointer)
+        config = copies.at((*pointer, "config"))
+        layer.update(config.pop(CARRIED)["class"])
+    return copies.at(())  # type: ignore[no-any-return] # a config is JSON, which has no static type
 
 
 def _merge_directions(slots: list[Slot], directed: Mapping[int, str]) -> list[Slot]:
@@ -287,26 +310,32 @@ def set_regularizers(
     Returns:
         The edited serialized model.
     """
-    copies: dict[Pointer, Any] = {(): dict(serialized)}
+    copies = _Copies(serialized)
+    for pointer, value in values.items():
+        container = copies.at(pointer[:-1])
+        owner = copies.at(pointer[:-2]) if len(pointer) >= 2 else {}
+        legacy = isinstance(owner, Mapping) and "class_name" in owner and "module" not in owner
+        container[pointer[-1]] = _in_legacy_dialect(value) if legacy and value else value
+    return copies.at(())  # type: ignore[no-any-return] # a config is JSON, which has no static type
 
-    def copy_of(pointer: Pointer) -> Any:
+
+class _Copies:
+    """Copies of the containers on the way to an edit; what is not on the way is shared."""
+
+    def __init__(self, original: Mapping[str, Any]) -> None:
+        self._made: dict[Pointer, Any] = {(): dict(original)}
+
+    def at(self, pointer: Pointer) -> Any:
         depth = len(pointer)
-        while pointer[:depth] not in copies:
+        while pointer[:depth] not in self._made:
             depth -= 1
         for length in range(depth, len(pointer)):
-            parent, key = copies[pointer[:length]], pointer[length]
+            parent, key = self._made[pointer[:length]], pointer[length]
             child = parent[key]
             child = dict(child) if isinstance(child, Mapping) else list(child)
             parent[key] = child
-            copies[pointer[: length + 1]] = child
-        return copies[pointer]
-
-    for pointer, value in values.items():
-        container = copy_of(pointer[:-1])
-        owner = copies[pointer[:-2]] if len(pointer) >= 2 else {}
-        legacy = isinstance(owner, Mapping) and "class_name" in owner and "module" not in owner
-        container[pointer[-1]] = _in_legacy_dialect(value) if legacy and value else value
-    return copies[()]  # type: ignore[no-any-return] # a config is JSON, which has no static type
+            self._made[pointer[: length + 1]] = child
+        return self._made[pointer]
 
 
 def _in_legacy_dialect(value: regularizers.Serialized) -> dict[str, Any]:

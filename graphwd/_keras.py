@@ -1,0 +1,251 @@
+"""The only module that uses private names of Keras: why each, and what happens without it.
+
+| name | why | when it is missing |
+| --- | --- | --- |
+| `Functional`, `functional_like_constructor` | tell a graph of layers from other models | import error that says which Keras versions work |
+| `Layer._trainable`, `._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics` | the only view that keeps who owns which variable and in which order | the same |
+| `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
+| `Variable._initialize_with_initializer`, `._initialize`, `._value` | no random numbers for weights that are about to be copied | they are drawn and overwritten |
+| `Function._nodes` and the like | put the calls of a shared layer back into their order | the calls keep the order of the traversal |
+| `Trainer._compile_config`, `Optimizer._trainable_variables`, `._learning_rate` | compile arguments as the user gave them, serializable or not | what Keras can serialize is carried |
+"""  # noqa: E501 # a table row can't be broken
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from graphwd.errors import GraphwdError
+
+try:
+    from keras.src.models.functional import Functional, functional_like_constructor
+    from keras.src.ops.function import map_graph
+    from keras.src.ops.node import KerasHistory, Node
+    from keras.src.random.seed_generator import SeedGenerator
+except ImportError as error:
+    raise GraphwdError(
+        f"Keras {keras.__version__} is laid out in a way that graphwd does not know ({error}); "
+        "graphwd is tested with Keras 3.10 to 3.15."
+    ) from error
+
+VARIABLE: Any = keras.Variable
+DEFERS = hasattr(VARIABLE, "_initialize_with_initializer")
+
+
+def is_functional(layer: Any) -> bool:
+    """Whether a layer is a model made of a graph of layers."""
+    return isinstance(layer, Functional)
+
+
+def is_graph(layer: Any) -> bool:
+    """Whether a layer is a model that is nothing but its layers, to be cloned one by one.
+
+    That is a `Sequential`, or a Functional model whose class adds neither a constructor nor a
+    `get_config` of its own.
+    """
+    if type(layer) is keras.Sequential:
+        return True
+    return (
+        is_functional(layer)
+        and type(layer).get_config is Functional.get_config
+        and bool(functional_like_constructor(type(layer)))
+    )
+
+
+def members(model: Any) -> list[Any]:
+    """What stands in a graph model's config under `layers`, in that order."""
+    if isinstance(model, keras.Sequential):
+        return list(model._layers)
+    return list(model.operations)
+
+
+def sublayers(layer: Any) -> list[Any]:
+    """The layers that a layer tracks, in tracking order."""
+    return list(layer._layers)
+
+
+def own_variables(layer: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    """A layer's own variables without its sublayers': weights, statistics and other state.
+
+    Weights are what was created trainable, also while frozen; other state is that of seed
+    generators and metrics.
+    """
+    state = [generator.state for generator in layer._seed_generators]
+    for metric in layer._metrics:
+        state.extend(metric.variables)
+    return list(layer._trainable_variables), list(layer._non_trainable_variables), state
+
+
+def seed_generators(layer: Any) -> list[Any]:
+    """The seed generators that a layer itself holds."""
+    return [g for g in layer._seed_generators if isinstance(g, SeedGenerator)]
+
+
+def set_own_trainable(layer: Any, value: bool) -> None:
+    """Sets a layer's trainable flag alone; Keras's setter sets those of all sublayers, too."""
+    layer._trainable = value
+
+
+def is_initialized(variable: Any) -> bool:
+    """Whether a variable has a value yet, which inside `deferred` it may not."""
+    return getattr(variable, "_value", True) is not None
+
+
+def initialize(variable: Any, tensor: Any) -> None:
+    """Gives a variable its first value, without drawing one at random."""
+    variable._initialize(tensor)
+    variable._initializer = None
+
+
+@contextlib.contextmanager
+def deferred(placeholder: Callable[[Any], Any] | None = None) -> Iterator[None]:
+    """Leaves new variables without a value, so that none is drawn only to be overwritten.
+
+    Args:
+        placeholder: Gives a backend's stand-in for the value of a variable, for backends that
+            need one; `None` leaves it out.
+    """
+    if not DEFERS:
+        yield
+        return
+    original = VARIABLE._initialize_with_initializer
+
+    def wait(variable: Any, initializer: Any) -> None:
+        variable._initializer = initializer
+        variable._shape = variable._validate_shape(variable._shape)
+        variable._value = None if placeholder is None else placeholder(variable)
+
+    VARIABLE._initialize_with_initializer = wait
+    try:
+        yield
+    finally:
+        VARIABLE._initialize_with_initializer = original
+
+
+def draw(variable: Any) -> None:
+    """Initializes a variable that `deferred` left without a value, by its own initializer."""
+    initializer = variable._initializer
+    if initializer is not None and variable._value is None:
+        variable._initialize_with_initializer(initializer)
+
+
+def node_of_call(layer: Any, arguments: Sequence[Any], origin: dict[int, Any]) -> Any:
+    """The node of a source layer whose call had these arguments.
+
+    Args:
+        layer: The source layer.
+        arguments: The flat arguments of the call in the new graph.
+        origin: Maps the id of a tensor of the new graph to its source tensor.
+
+    Returns:
+        The source node, or `None` when no or more than one node fits.
+    """
+    wanted = [origin.get(id(argument), argument) for argument in arguments]
+    fitting = []
+    for node in layer._inbound_nodes:
+        flat = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+        if len(flat) == len(wanted) and all(a is b for a, b in zip(flat, wanted, strict=True)):
+            fitting.append(node)
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def replay(layer: Any, node: Any, args: Any, kwargs: Any) -> list[Any]:
+    """Writes a source node's call into the new graph, with outputs of the same specification.
+
+    Args:
+        layer: The clone that is called.
+        node: The source node.
+        args: The positional arguments of the call in the new graph.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        The flat list of output tensors.
+    """
+    outputs = []
+    for tensor in node.outputs:
+        output = _like(tensor)
+        mask = getattr(tensor, "_keras_mask", None)
+        if mask is not None:
+            output._keras_mask = _like(mask)
+        outputs.append(output)
+    Node(operation=layer, call_args=args, call_kwargs=kwargs, outputs=outputs)
+    return outputs
+
+
+def _like(tensor: Any) -> Any:
+    options = {"shape": tensor.shape, "dtype": tensor.dtype, "sparse": tensor.sparse}
+    if getattr(tensor, "ragged", False):
+        options["ragged"] = True
+    return keras.KerasTensor(**options)
+
+
+def restore_call_order(model: Any, order: dict[int, int]) -> None:
+    """Puts the calls of shared layers into the order in which the source made them.
+
+    `clone_model` walks the graph by depth, so a layer that is called twice may get its calls in
+    the other order; a saved model refers to calls by number.
+
+    Args:
+        model: A cloned Functional model.
+        order: Maps the id of a new node to the position of its source node.
+    """
+    moved = False
+    for operation in model.operations:
+        nodes = operation._inbound_nodes
+        positions = [order.get(id(node)) for node in nodes]
+        if len(nodes) < 2 or None in positions or positions == sorted(positions):
+            continue
+        nodes.sort(key=lambda node: order[id(node)])
+        for index, node in enumerate(nodes):
+            for tensor_index, tensor in enumerate(node.outputs):
+                tensor._keras_history = KerasHistory(operation, index, tensor_index)
+        moved = True
+    if moved:
+        nodes, by_depth, operations, operations_by_depth = map_graph(model.inputs, model.outputs)
+        model._nodes = nodes
+        model._nodes_by_depth = by_depth
+        model._operations = operations
+        model._operations_by_depth = operations_by_depth
+
+
+def nodes_of(layer: Any) -> list[Any]:
+    """The calls of a layer, in the order in which they were made."""
+    return list(layer._inbound_nodes)
+
+
+def uncompiled(model: Any) -> Any:
+    """A plain Functional model over the same layers and tensors, without compile state."""
+    return Functional(model.input, model.output, name=model.name)
+
+
+def compile_arguments(model: Any) -> dict[str, Any] | None:
+    """The arguments of `compile` as the user gave them; `None` when they are not recorded."""
+    recorded = getattr(model, "_compile_config", None)
+    config = getattr(recorded, "config", None)
+    return dict(config) if isinstance(config, dict) else None
+
+
+def optimized_variables(optimizer: Any) -> list[Any]:
+    """The variables that an optimizer was built for, in its order."""
+    return list(getattr(optimizer, "_trainable_variables", ()))
+
+
+def learning_rate_of(optimizer: Any) -> Any:
+    """The learning rate as it was given: a variable, a schedule or a callable."""
+    return getattr(optimizer, "_learning_rate", None)
+
+
+def call_lambda_constructor(layer: Any, config: dict[str, Any]) -> Any:
+    """Rebuilds a `Lambda` layer around the function that it already holds."""
+    config = {k: v for k, v in config.items() if k not in ("function", "output_shape", "mask")}
+    config["arguments"] = dict(layer.arguments)
+    return type(layer)(layer.function, output_shape=layer._output_shape, mask=layer.mask, **config)
+
+
+def track_again(layer: Any) -> None:
+    """Tells PyTorch's module of a layer about its parameters, which have been exchanged."""
+    if hasattr(layer, "_torch_params"):
+        layer._track_variables()

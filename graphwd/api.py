@@ -1,0 +1,245 @@
+"""The public functions: each takes a live model, and where it can the path of a saved one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from graphwd import regularizers
+from graphwd.errors import EquivalenceError, UnreachableWeightError
+from graphwd.plans import Decision, Plan, make_plan
+from graphwd.policy import Policy
+
+if TYPE_CHECKING:
+    from graphwd.survey import Survey
+    from graphwd.verification import Report
+
+Path: TypeAlias = str | os.PathLike[str]
+
+
+def weight_decay(decay: float) -> Any:
+    """The Keras regularizer whose gradient is `decay * w`.
+
+    Papers, PyTorch's SGD and TF-Slim call this factor the weight decay. Keras's `L2(a)` adds
+    `a * sum(w ** 2)`, whose gradient is `2 * a * w`, so a weight decay is `L2(decay / 2)`.
+
+    Args:
+        decay: Float, the weight decay in the papers' unit.
+
+    Returns:
+        A `keras.regularizers.L2`.
+
+    Example:
+
+    ```python
+    graphwd.weight_decay(5e-4)  # the same as keras.regularizers.L2(2.5e-4)
+    ```
+    """
+    import keras
+
+    return keras.regularizers.deserialize(regularizers.from_weight_decay(decay))
+
+
+def rewrite(
+    model: Any,
+    policy: Any,
+    *,
+    verify: bool | Literal["outputs"] = True,
+    portable: bool = False,
+    in_place: bool = False,
+) -> Any:
+    """Returns a model like the given one, with the regularizers that a policy asks for.
+
+    The result has the same graph, weights, outputs, names, dtypes, trainable flags, shared layers
+    and seeds; if the original was compiled, it is compiled, with the optimizer's state. Its config
+    has the regularizers, so it saves and reloads with them. The original is left as it was.
+
+    Args:
+        model: A `keras.Model`: Functional, Sequential, or of any class that round-trips its
+            config.
+        policy: A `Policy`, a `Rule`, a list of rules, or a bare regularizer, which means that
+            penalty on every role but bias, gamma, beta, alpha and activity.
+        verify: Whether to prove the result equal to the original but for the policy's edits;
+            `"outputs"` also compares outputs on generated inputs.
+        portable: Whether to refuse edits that stock Keras config can't express. A file with such
+            edits needs `import graphwd` before it is loaded.
+        in_place: Whether to edit the given model itself instead of a copy: no time, no memory,
+            for models too large to have twice. An error leaves the model as it was. A model that
+            was compiled has to be compiled again, for its training step is traced already.
+
+    Returns:
+        A new `keras.Model` of the same class; with `in_place=True` the given one.
+
+    Raises:
+        PolicyError: when the policy is not valid.
+        UnreachableWeightError: with `portable=True`, when the policy wants a regularizer on
+            weights that no config reaches.
+        ModelError: when a layer can't be rebuilt from its config; the message names it.
+        EquivalenceError: when the proof fails; no wrong model is returned.
+
+    Example:
+
+    ```python
+    model = keras.applications.ResNet50(weights=None)
+    model = graphwd.rewrite(model, graphwd.Rule(graphwd.weight_decay(1e-4), roles="kernel"))
+    ```
+    """
+    from graphwd import cloning, inplace, verification
+
+    found, decided = _planned(model, policy)
+    carried = _carried(decided)
+    if portable and carried:
+        raise UnreachableWeightError(
+            f"No layer's config reaches {len(carried)} of the weights that the policy wants a "
+            f"regularizer on ({_some(carried)}); leave portable=False to let graphwd carry them.",
+            carried,
+        )
+    if in_place:
+        return inplace.edit(found, decided, verify=bool(verify))
+    copy = cloning.clone(found, decided)
+    if verify:
+        report = verification.verify_clone(found, decided, copy, outputs=verify == "outputs")
+        if not report.ok:
+            raise EquivalenceError(
+                f"The rewritten model is not the original plus the planned edits: "
+                f"{report.problems[0]}"
+                + (f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""),
+                report,
+            )
+    return copy
+
+
+def _planned(model: Any, policy: Any) -> tuple[Survey, Plan]:
+    from graphwd import cloning
+    from graphwd.survey import survey
+
+    found = survey(model, cloning.probe)
+    decided = make_plan(
+        found.slots, Policy.coerce(policy), source=f"model {model.name!r}", notes=found.notes
+    )
+    return found, decided
+
+
+def _carried(decided: Plan) -> tuple[str, ...]:
+    return tuple(
+        decision.slot.path
+        for decision in decided.decisions
+        if not decision.portable and decision.after is not None
+    )
+
+
+def _some(paths: tuple[str, ...]) -> str:
+    return ", ".join(paths[:5]) + (", ..." if len(paths) > 5 else "")
+
+
+def plan(model: Any, policy: Any) -> Plan:
+    """Says what a policy does to a model, without doing it.
+
+    Args:
+        model: A live `keras.Model`, or the path of a `.keras` or `.h5` file, which is read without
+            Keras.
+        policy: As for `rewrite`.
+
+    Returns:
+        A `Plan`: iterate for its edits, print for a table, `to_dict()` for plain data.
+
+    Example:
+
+    ```python
+    for edit in graphwd.plan(model, keras.regularizers.L2(1e-4)):
+        print(edit.path, edit.before, edit.after)
+    ```
+    """
+    if isinstance(model, (str, os.PathLike)):
+        from graphwd import archive
+
+        return archive.plan_file(model, Policy.coerce(policy))
+    return _planned(model, policy)[1]
+
+
+def inspect(model: Any) -> Plan:
+    """Says what is penalised now.
+
+    Args:
+        model: A live `keras.Model`, or the path of a `.keras` or `.h5` file.
+
+    Returns:
+        A `Plan` without edits whose table lists what every slot holds.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        from graphwd import archive
+
+        slots, source, notes = archive.slots_of_file(model), os.fspath(model), []
+    else:
+        from graphwd import cloning
+        from graphwd.survey import survey
+
+        found = survey(model, cloning.probe)
+        slots, source, notes = found.slots, f"model {model.name!r}", found.notes
+    decisions = tuple(Decision(slot, None, slot.regularizer) for slot in slots)
+    return Plan(None, decisions, source, tuple(notes))
+
+
+def verify(
+    original: Any,
+    rewritten: Any,
+    policy: Any = None,
+    *,
+    outputs: bool = False,
+) -> Report:
+    """Proves that a model is another one plus the edits of a policy, or says what differs.
+
+    Compared are the graph (with networkx, also when the layers are named differently), the order
+    of inputs and outputs, sharing, call arguments, every layer's config, every variable's bits,
+    trainable flags, and every regularizer both in the config and on the variable.
+
+    Args:
+        original: A live `keras.Model`, or the path of a saved one.
+        rewritten: The same kind.
+        policy: As for `rewrite`. With `None`, any regularizers are accepted in the rewritten
+            model, as long as its variables have the ones that its config says.
+        outputs: Whether to compare outputs on generated inputs, too (live models only).
+
+    Returns:
+        A `Report` with `ok` and `problems`.
+    """
+    from graphwd import verification
+
+    chosen = None if policy is None else Policy.coerce(policy)
+    files = [isinstance(m, (str, os.PathLike)) for m in (original, rewritten)]
+    if all(files):
+        return verification.verify_files(original, rewritten, chosen)
+    if any(files):
+        import keras
+
+        original, rewritten = (
+            keras.saving.load_model(m) if is_file else m
+            for m, is_file in zip((original, rewritten), files, strict=True)
+        )
+    return verification.verify_models(original, rewritten, chosen, outputs=outputs)
+
+
+def rewrite_file(
+    source: Path, target: Path, policy: Any, *, overwrite: bool = False, verify: bool = True
+) -> Plan:
+    """Rewrites a saved model without loading it: no Keras, no weights read, at the speed of a copy.
+
+    Args:
+        source: A `.keras` or a whole-model `.h5` file.
+        target: Where to write; the file is either complete or what it was before.
+        policy: As for `rewrite`.
+        overwrite: Whether an existing target may be replaced; the target may be the source then.
+        verify: Whether to prove what was written before it takes the target's place.
+
+    Returns:
+        The `Plan` that was carried out.
+
+    Raises:
+        ArchiveError: when a file can't be read or written.
+        PolicyError: when the policy is not valid.
+    """
+    from graphwd import archive
+
+    return archive.rewrite_file(
+        source, target, Policy.coerce(policy), overwrite=overwrite, verify=verify
+    )

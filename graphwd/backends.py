@@ -1,0 +1,101 @@
+"""What differs between TensorFlow, JAX and PyTorch: how a variable's value is copied.
+
+TensorFlow shares a buffer between two variables until one of them is written, so its copies are
+free. JAX's training step donates its buffers and PyTorch writes in place, so there every value
+is copied: sharing would let training one model destroy or train the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from graphwd import _keras, walk
+
+
+def copy_variable(source: Any, target: Any) -> None:
+    """Gives one variable the value of another, without a trip through numpy.
+
+    Args:
+        source: A `keras.Variable`.
+        target: Another one of the same shape and dtype, with or without a value yet.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        _copy_tensorflow(source, target)
+    elif backend == "jax":
+        _copy_jax(source, target)
+    elif backend == "torch":
+        _copy_torch(source, target)
+    elif _keras.is_initialized(target):
+        target.assign(source)
+    else:
+        _keras.initialize(target, keras.ops.copy(source.value))
+
+
+def _copy_tensorflow(source: Any, target: Any) -> None:
+    import tensorflow as tf
+
+    variable = source.value
+    if isinstance(variable, tf.distribute.DistributedValues):
+        tensor = variable.read_value()
+    else:  # read_value() goes through an identity op, which takes twice the time
+        tensor = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+    if _keras.is_initialized(target):
+        target.value.assign(tensor)
+    else:
+        _keras.initialize(target, tensor)
+
+
+def _copy_jax(source: Any, target: Any) -> None:
+    import jax.numpy as jnp
+
+    value = jnp.copy(source.value)
+    if _keras.is_initialized(target):
+        target.assign(value)
+    else:
+        _keras.initialize(target, value)
+
+
+def _copy_torch(source: Any, target: Any) -> None:
+    import torch
+
+    value = source.value.detach()
+    with torch.no_grad():
+        if _keras.is_initialized(target) and target.value.device.type != "meta":
+            target.value.copy_(value)
+        else:
+            _keras.initialize(target, value.clone())
+
+
+def placeholder(variable: Any) -> Any:
+    """What stands in for a value that is yet to come; `None` where the backend needs nothing."""
+    if keras.backend.backend() != "torch":
+        return None
+    import torch
+
+    tensor = torch.empty(
+        tuple(variable.shape), dtype=getattr(torch, str(variable.dtype)), device="meta"
+    )
+    return torch.nn.Parameter(tensor, requires_grad=False)
+
+
+@contextlib.contextmanager
+def build_scope(model: Any) -> Iterator[None]:
+    """The scope in which the original's variables were created, for TensorFlow's strategies."""
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is None:
+        yield
+        return
+    with strategy.scope():
+        yield
+
+
+def finish(model: Any) -> None:
+    """Lets a backend's own bookkeeping know of the variables' values."""
+    if keras.backend.backend() == "torch":
+        for _, _, layer in walk.layers_within(model):
+            _keras.track_again(layer)

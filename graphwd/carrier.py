@@ -1,0 +1,235 @@
+"""The carrier: a layer that keeps penalties which its own config can't express.
+
+A Dense inside a composite layer has no regularizer in any config. Such a penalty is kept by the
+innermost layer that is rebuilt from a config of its own: that layer becomes an instance of a
+subclass of its class, which adds one key to its config, sets the regularizers on its variables
+once they exist, and does nothing else. So the penalties go wherever the layer goes: into larger
+models, through `clone_model`, to a file and back.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from graphwd import walk
+from graphwd.errors import ModelError
+from graphwd.slots import CARRIED
+
+_ATTRIBUTE = "_graphwd_carried"
+_classes: dict[type, type] = {}
+
+
+@dataclass
+class _Carried:
+    """What one layer carries.
+
+    Attributes:
+        identity: Module, class name and registered name of the layer's own class.
+        weights: How many weights the layer had when the penalties were recorded.
+        penalties: One plain dict for each penalty, as it stands in the config.
+        settled: Whether the regularizers are on the variables.
+    """
+
+    identity: dict[str, Any]
+    weights: int
+    penalties: list[dict[str, Any]]
+    settled: bool = False
+
+
+@keras.saving.register_keras_serializable(package="graphwd", name="Carrier")
+class Carrier:
+    """Mixed into a layer's class: keeps penalties on variables that no config reaches."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Rebuilds the layer under its own class and gives it its penalties again.
+
+        Args:
+            config: What `get_config` returned.
+            *args: Passed on to the layer's class.
+            **kwargs: Passed on to the layer's class.
+
+        Returns:
+            The layer.
+
+        Raises:
+            ModelError: as soon as the layer has variables, when they are not the ones that the
+                penalties were recorded for.
+        """
+        config = dict(config)
+        carried = config.pop(CARRIED)
+        base = base_class(cls)
+        if base is not Carrier and base.__name__ == carried["class"]["class_name"]:
+            layer = base.from_config(config, *args, **kwargs)  # type: ignore[attr-defined] # every Keras layer has it
+        else:
+            layer = keras.saving.deserialize_keras_object({**carried["class"], "config": config})
+        return attach(layer, carried["penalties"], carried["weights"])
+
+    def get_config(self) -> dict[str, Any]:
+        """The layer's own config and, under one more key, the penalties.
+
+        Returns:
+            A dict.
+        """
+        carried = vars(self)[_ATTRIBUTE]
+        return {
+            **plain_config(self),
+            CARRIED: {
+                "class": dict(carried.identity),
+                "weights": carried.weights,
+                "penalties": copy.deepcopy(carried.penalties),
+            },
+        }
+
+    @property
+    def variables(self) -> list[Any]:
+        """All variables of the layer; reading them makes its penalties take effect."""
+        settle(self)
+        return super().variables  # type: ignore[misc,no-any-return] # the layer's class has it
+
+    @property
+    def weights(self) -> list[Any]:
+        """All weights of the layer; reading them makes its penalties take effect."""
+        settle(self)
+        return super().weights  # type: ignore[misc,no-any-return] # the layer's class has it
+
+
+def is_carrier(layer: Any) -> bool:
+    """Whether a layer carries penalties."""
+    return isinstance(layer, Carrier)
+
+
+def base_class(cls: type) -> type:
+    """The class of a layer as its author wrote it, without the carrier."""
+    for base in cls.__mro__:
+        if base is not Carrier and not (issubclass(base, Carrier)):
+            return base if cls is not Carrier else Carrier
+    return cls
+
+
+def plain_config(layer: Any) -> dict[str, Any]:
+    """A layer's config without the penalties that it carries."""
+    below = super(Carrier, layer) if is_carrier(layer) else layer
+    return dict(below.get_config())
+
+
+def penalty(
+    index: int, weight: walk.Weight, role: str, regularizer: dict[str, Any]
+) -> dict[str, Any]:
+    """The record of one penalty, with what is needed to know its variable again.
+
+    Args:
+        index: The weight's place among `walk.weights(layer)`.
+        weight: The weight.
+        role: Its role.
+        regularizer: The serialized regularizer that it gets.
+
+    Returns:
+        A plain dict.
+    """
+    return {
+        "index": index,
+        "names": list(weight.names),
+        "layers": list(weight.layers),
+        "role": role,
+        "variable": weight.variable.name,
+        "shape": [int(size) for size in weight.variable.shape],
+        "regularizer": regularizer,
+    }
+
+
+def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: int) -> Any:
+    """Makes a layer carry penalties, in place of those that it carries already.
+
+    Args:
+        layer: A layer, built or not.
+        penalties: Records made by `penalty`.
+        weights: How many weights the layer has once it is built.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ModelError: when the penalties don't fit the layer's variables.
+    """
+    detach(layer)
+    cls = type(layer)
+    serialized = keras.saving.serialize_keras_object(layer)
+    identity = {key: serialized[key] for key in ("module", "class_name", "registered_name")}
+    vars(layer)[_ATTRIBUTE] = _Carried(identity, weights, [dict(p) for p in penalties])
+    if cls not in _classes:
+        _classes[cls] = type(
+            cls.__name__, (Carrier, cls), {"__doc__": cls.__doc__, "__module__": __name__}
+        )
+        register = keras.saving.register_keras_serializable(package="graphwd", name="Carrier")
+        register(_classes[cls])
+        register(Carrier)
+    layer.__class__ = _classes[cls]
+    settle(layer)
+    return layer
+
+
+def detach(layer: Any) -> Any:
+    """Gives a carrying layer its own class back; its variables keep their regularizers."""
+    if is_carrier(layer):
+        layer.__class__ = base_class(type(layer))
+        del vars(layer)[_ATTRIBUTE]
+    return layer
+
+
+def settle(layer: Any) -> None:
+    """Puts the carried regularizers on the layer's variables, once these exist.
+
+    Args:
+        layer: A carrying layer.
+
+    Raises:
+        ModelError: when the variables are not the ones that the penalties were recorded for.
+    """
+    carried = vars(layer)[_ATTRIBUTE]
+    if carried.settled or not layer.built:
+        return
+    weights = walk.weights(layer)
+    if len(weights) < carried.weights and not all(
+        inner.built for _, _, inner in walk.layers_within(layer)
+    ):
+        return
+    if len(weights) != carried.weights:
+        raise ModelError(
+            f"Layer {layer.name!r} carries penalties for {carried.weights} weights but has "
+            f"{len(weights)}; load it with the versions of its libraries that it was saved with, "
+            "or rewrite the original model again."
+        )
+    for record in carried.penalties:
+        weight = weights[record["index"]]
+        found = penalty(record["index"], weight, record["role"], record["regularizer"])
+        for key in ("layers", "names", "variable", "shape"):
+            if _unnumbered(found[key]) != _unnumbered(record[key]):
+                raise ModelError(
+                    f"Layer {layer.name!r} carries a penalty for the weight "
+                    f"{'/'.join([*record['names'], record['variable']])} {record['shape']} but "
+                    f"has {'/'.join([*found['names'], found['variable']])} {found['shape']} in "
+                    "its place; load it with the versions of its libraries that it was saved "
+                    "with, or rewrite the original model again."
+                )
+    for record in carried.penalties:
+        variable = weights[record["index"]].variable
+        variable.regularizer = keras.regularizers.deserialize(dict(record["regularizer"]))
+    carried.settled = True
+
+
+def carried_penalties(layer: Any) -> list[dict[str, Any]]:
+    """The records of what a layer carries; empty for a layer that carries nothing."""
+    return list(vars(layer)[_ATTRIBUTE].penalties) if is_carrier(layer) else []
+
+
+def _unnumbered(value: Any) -> Any:
+    """Names without the numbers that Keras appends: they differ in the process that loads."""
+    if isinstance(value, str):
+        return walk.plain_name(value)
+    return [_unnumbered(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,339 @@
+"""A live model's slots: which weights each governs, and which weights none reaches.
+
+A model is divided into units: the layers that are rebuilt from a config of their own. Those are
+the layers of Functional and Sequential models to any depth; a model of any other class is one
+unit. Which variables a slot governs is known by Keras's naming conventions for Keras's own
+layers, and found out by a probe for all others: the unit is rebuilt without values, with a
+different regularizer in each slot, and its variables tell which one they got.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+
+from graphwd import _keras, carrier, regularizers, walk
+from graphwd.slots import SUFFIX, Pointer, Slot, find_slots, strip_carried
+
+Probe = Callable[[Any, Mapping[Pointer, Any]], Any]
+
+
+@dataclass
+class Unit:
+    """A layer that is rebuilt from a config of its own.
+
+    Attributes:
+        layer: The live layer.
+        names: Layer names from the model inwards, with the unit's own.
+        layers: Class names likewise.
+        weights: Everything in it that was created trainable.
+        slots: Maps pointers into the unit's serialized form to indices of the survey's slots.
+        governs: Maps indices of `weights` to indices of the survey's slots.
+    """
+
+    layer: Any
+    names: tuple[str, ...]
+    layers: tuple[str, ...]
+    weights: list[walk.Weight]
+    slots: dict[Pointer, int] = field(default_factory=dict)
+    governs: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Survey:
+    """What `survey` found.
+
+    Attributes:
+        model: The live model.
+        serialized: The model as Keras serializes it, without what graphwd carries in it.
+        slots: Every slot and every weight that no slot reaches.
+        units: The units, each once, though it may stand in several places.
+        notes: What the survey can't tell or finds odd, a sentence each.
+    """
+
+    model: Any
+    serialized: dict[str, Any]
+    slots: list[Slot]
+    units: list[Unit]
+    notes: list[str]
+
+
+def serialize(layer: Any) -> dict[str, Any]:
+    """A layer or model as Keras serializes it, but for compile state and what graphwd carries.
+
+    Compile state may hold what can't be serialized, and a rewrite does not need it.
+    """
+    cls = carrier.base_class(type(layer))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras warns of every lambda, which is not at issue here
+        config = carrier.plain_config(layer)
+        if not _keras.is_graph(layer):  # a graph's config is serialized to the last leaf already
+            config = keras.saving.serialize_keras_object(config)
+        build_config = layer.get_build_config()
+    serialized = {
+        "module": cls.__module__,
+        "class_name": cls.__name__,
+        "config": config,
+        "registered_name": keras.saving.get_registered_name(cls),
+    }
+    if build_config is not None:
+        serialized["build_config"] = keras.saving.serialize_keras_object(build_config)
+    return strip_carried(serialized)
+
+
+def survey(model: Any, probe: Probe | None = None) -> Survey:
+    """Finds every slot of a live model and the weights that it governs.
+
+    Args:
+        model: A Keras model, built or not.
+        probe: Rebuilds a unit with given regularizers and without values; `None` goes by naming
+            conventions alone.
+
+    Returns:
+        A `Survey`.
+    """
+    serialized = serialize(model)
+    units, places = _units(model, serialized)
+    slots = _slots(serialized, units, places)
+    trainable = {id(variable) for variable in model.trainable_variables}
+    notes: list[str] = []
+    memory: dict[str, dict[int, Pointer]] = {}
+    for unit in units:
+        for weight, pointer in _governed(unit, slots, probe, memory).items():
+            unit.governs[weight] = unit.slots[pointer]
+    shapes: dict[int, list[tuple[int, ...]]] = {}
+    frozen: dict[int, list[bool]] = {}
+    for unit in units:
+        for index, slot in unit.governs.items():
+            variable = unit.weights[index].variable
+            shapes.setdefault(slot, []).append(tuple(int(size) for size in variable.shape))
+            frozen.setdefault(slot, []).append(id(variable) not in trainable)
+            _note_difference(slots[slot], variable, notes)
+    absent: set[int] = set()
+    for unit in units:
+        if not unit.weights and not unit.layer.built:
+            continue
+        absent.update(
+            index
+            for index in unit.slots.values()
+            if index not in shapes and slots[index].role != "activity"
+        )
+    for index, found in shapes.items():
+        slots[index] = replace(slots[index], shapes=tuple(found), dormant=all(frozen[index]))
+    return _with_unreached(model, serialized, slots, units, absent, trainable, notes)
+
+
+def _with_unreached(
+    model: Any,
+    serialized: dict[str, Any],
+    slots: list[Slot],
+    units: list[Unit],
+    absent: set[int],
+    trainable: set[int],
+    notes: list[str],
+) -> Survey:
+    """Puts the slots into the order of the layers, with the weights that none of them reaches."""
+    ordered: list[Slot] = []
+    moved: dict[int, int] = {}
+    for unit in units:
+        own = {}
+        for pointer, index in unit.slots.items():
+            if index in absent:
+                continue
+            if index not in moved:
+                moved[index] = len(ordered)
+                ordered.append(slots[index])
+            own[pointer] = moved[index]
+        governs = {weight: moved[index] for weight, index in unit.governs.items()}
+        for index, weight in enumerate(unit.weights):
+            if index in governs or not penalisable(weight.variable):
+                continue
+            governs[index] = len(ordered)
+            ordered.append(_unreached(unit, weight, trainable))
+        unit.slots, unit.governs = own, governs
+    if not model.built:
+        notes.append(
+            "The model is not built, so its weights are not known yet: only what its config "
+            "reaches is listed."
+        )
+    return Survey(model, serialized, ordered, units, notes)
+
+
+def _unreached(unit: Unit, weight: walk.Weight, trainable: set[int]) -> Slot:
+    role = role_of(weight)
+    before = weight.variable.regularizer
+    return Slot(
+        path="/".join((*unit.names, *weight.names, role)),
+        role=role,
+        layers=(*unit.layers, *weight.layers) or (walk.class_name(unit.layer),),
+        regularizer=regularizers.serialize(before),
+        pointers=(),
+        dormant=id(weight.variable) not in trainable,
+        shapes=(tuple(int(size) for size in weight.variable.shape),),
+    )
+
+
+def penalisable(variable: Any) -> bool:
+    """Whether a regularizer on a variable makes sense: floats that a gradient step updates."""
+    return "float" in str(variable.dtype) and not getattr(
+        variable, "overwrite_with_gradient", False
+    )
+
+
+def role_of(weight: walk.Weight) -> str:
+    """The role of a weight that no slot reaches.
+
+    That is the prefix of its layer's regularizer argument where the layer has one for it, and
+    the name of the variable otherwise.
+    """
+    name: str = weight.variable.name
+    prefixes = [
+        attribute.removeprefix("_").removesuffix(SUFFIX)
+        for attribute in (*vars(weight.owner), *dir(type(weight.owner)))
+        if attribute.endswith(SUFFIX) and attribute != f"activity{SUFFIX}"
+    ]
+    return _prefix_for(name, prefixes) or name
+
+
+def _prefix_for(name: str, prefixes: Iterable[str]) -> str | None:
+    """The role among `prefixes` that Keras's names give to a variable of this name."""
+    prefixes = set(prefixes)
+    if name in prefixes:
+        return name
+    for prefix in prefixes:
+        if name.startswith(f"{prefix}_"):
+            return prefix
+    if name == "kernel" and "depthwise" in prefixes and "pointwise" not in prefixes:
+        return "depthwise"
+    return None
+
+
+def _note_difference(slot: Slot, variable: Any, notes: list[str]) -> None:
+    actual = regularizers.serialize(variable.regularizer)
+    if not regularizers.equal(actual, slot.regularizer):
+        notes.append(
+            f"{slot.path}: the config says {regularizers.describe(slot.regularizer)} but the "
+            f"variable has {regularizers.describe(actual)}; the config decides what is saved."
+        )
+
+
+def _units(
+    model: Any, serialized: Mapping[str, Any]
+) -> tuple[list[Unit], dict[int, list[Pointer]]]:
+    """Divides a model into units, and says where each stands in the serialized model."""
+    units: list[Unit] = []
+    places: dict[int, list[Pointer]] = {}
+    stack: list[tuple[Any, Mapping[str, Any], Pointer, tuple[str, ...], tuple[str, ...]]] = [
+        (model, serialized, (), (), ())
+    ]
+    while stack:
+        layer, value, pointer, names, layers = stack.pop()
+        if _keras.is_graph(layer):
+            configs = value["config"]["layers"]
+            inner = [
+                (
+                    member,
+                    config,
+                    (*pointer, "config", "layers", index),
+                    (*names, member.name),
+                    (*layers, config["class_name"]),
+                )
+                for index, (member, config) in enumerate(
+                    zip(_keras.members(layer), configs, strict=True)
+                )
+                if isinstance(member, keras.Layer)
+            ]
+            stack.extend(reversed(inner))
+            continue
+        if id(layer) not in places:
+            units.append(Unit(layer, names, layers, walk.weights(layer)))
+        places.setdefault(id(layer), []).append(pointer)
+    return units, places
+
+
+def _slots(
+    serialized: Mapping[str, Any], units: list[Unit], places: Mapping[int, list[Pointer]]
+) -> list[Slot]:
+    """The config's slots, each tied to its unit; a shared unit's places make one slot."""
+    owners: dict[Pointer, Unit] = {
+        pointer: unit for unit in units for pointer in places[id(unit.layer)]
+    }
+    slots: list[Slot] = []
+    for slot in find_slots(serialized):
+        local: list[tuple[Unit, Pointer]] = []
+        for pointer in slot.pointers:
+            for length in range(len(pointer), -1, -1):
+                if pointer[:length] in owners:
+                    local.append((owners[pointer[:length]], pointer[length:]))
+                    break
+        known = {unit.slots[p] for unit, p in local if p in unit.slots}
+        if known:
+            index = known.pop()
+            first = slots[index]
+            slots[index] = replace(first, pointers=(*first.pointers, *slot.pointers))
+        else:
+            index = len(slots)
+            slots.append(slot)
+        for unit, pointer in local:
+            unit.slots[pointer] = index
+    return slots
+
+
+def _governed(
+    unit: Unit, slots: list[Slot], probe: Probe | None, memory: dict[str, dict[int, Pointer]]
+) -> dict[int, Pointer]:
+    """Maps the unit's weights to the slots, by pointer, that set their regularizer."""
+    candidates = {p: i for p, i in unit.slots.items() if slots[i].role != "activity"}
+    if not candidates or not unit.weights:
+        return {}
+    by_role = {slots[i].role: p for p, i in candidates.items() if len(p) == 2}
+    conventional: dict[int, Pointer] = {}
+    for index, weight in enumerate(unit.weights):
+        role = _prefix_for(weight.variable.name, by_role)
+        if role is not None:
+            conventional[index] = by_role[role]
+    stock = type(unit.layer).__module__.startswith("keras.src.layers.")
+    plain = len(by_role) == len(candidates) and len(conventional) == len(unit.weights)
+    if probe is None or (stock and plain):
+        return conventional
+    serialized = serialize(unit.layer)
+    key = _key(unit.layer, serialized)
+    if key not in memory:
+        memory[key] = _probed(unit, candidates, probe, conventional)
+    return memory[key]
+
+
+def _key(layer: Any, serialized: Mapping[str, Any]) -> str:
+    """Equal for two units that only differ in their names."""
+    config = {k: v for k, v in serialized["config"].items() if k != "name"}
+    text = json.dumps([config, serialized.get("build_config")], sort_keys=True, default=repr)
+    return f"{type(layer).__module__}.{type(layer).__qualname__}:{id(type(layer))}:{text}"
+
+
+def _probed(
+    unit: Unit,
+    candidates: Mapping[Pointer, int],
+    probe: Probe,
+    conventional: dict[int, Pointer],
+) -> dict[int, Pointer]:
+    """Asks a rebuilt unit: each slot gets an L2 factor of its own, each weight tells which."""
+    numbered = dict(enumerate(candidates, start=1))
+    marks = {pointer: regularizers.l2(float(number)) for number, pointer in numbered.items()}
+    try:
+        copy = probe(unit.layer, marks)
+        pairs = walk.pair_variables(walk.pair_layers(unit.layer, copy))
+    except Exception:  # noqa: BLE001 # third-party constructors raise anything; rebuilding the unit in earnest will report it
+        return conventional
+    mark_of = {id(ours): theirs.regularizer for ours, theirs in pairs}
+    governed = {}
+    for index, weight in enumerate(unit.weights):
+        mark = mark_of[id(weight.variable)]
+        number = getattr(mark, "l2", None)
+        if number is not None and int(number) in numbered:
+            governed[index] = numbered[int(number)]
+    return governed

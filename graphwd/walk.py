@@ -1,0 +1,160 @@
+"""Walks live layers: who owns which variable, in Keras's tracking order, and pairs two layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from graphwd import _keras
+from graphwd.errors import ModelError
+
+_NUMBER = re.compile(r"_\d+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A variable that was created trainable, seen from the layer where the walk began.
+
+    Attributes:
+        names: The names of the sublayers on the way, without the first layer's.
+        layers: Their class names.
+        owner: The layer that owns the variable.
+        variable: The `keras.Variable`.
+    """
+
+    names: tuple[str, ...]
+    layers: tuple[str, ...]
+    owner: Any
+    variable: Any
+
+
+def class_name(layer: Any) -> str:
+    """A layer's class name as its config has it."""
+    return type(layer).__name__
+
+
+def layers_within(layer: Any) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], Any]]:
+    """Yields a layer and everything it tracks, each layer once: names, class names, layer."""
+    seen: set[int] = set()
+    stack: list[tuple[tuple[str, ...], tuple[str, ...], Any]] = [((), (), layer)]
+    while stack:
+        names, layers, current = stack.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield names, layers, current
+        stack.extend(
+            ((*names, inner.name), (*layers, class_name(inner)), inner)
+            for inner in reversed(_keras.sublayers(current))
+        )
+
+
+def weights(layer: Any) -> list[Weight]:
+    """All variables of a layer and its sublayers that were created trainable, each once."""
+    found: list[Weight] = []
+    seen: set[int] = set()
+    for names, layers, current in layers_within(layer):
+        for variable in _keras.own_variables(current)[0]:
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                found.append(Weight(names, layers, current, variable))
+    return found
+
+
+def plain_name(name: str) -> str:
+    """A name without the number that Keras appends, which differs between processes."""
+    return _NUMBER.sub("", name)
+
+
+def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
+    """Pairs a layer and its sublayers with those of its clone.
+
+    Sublayers are paired by name where the names are the same, and otherwise by their place in the
+    tracking order; then class and name but for its number must agree.
+
+    Args:
+        source: A layer.
+        clone: A layer of the same structure.
+
+    Returns:
+        A list of pairs, each layer once, outer layers first.
+
+    Raises:
+        ModelError: when the structures differ.
+    """
+    pairs: list[tuple[Any, Any]] = []
+    seen: set[int] = set()
+    stack = [(source, clone)]
+    while stack:
+        ours, theirs = stack.pop()
+        if id(ours) in seen:
+            continue
+        seen.add(id(ours))
+        pairs.append((ours, theirs))
+        inner, other = _keras.sublayers(ours), _keras.sublayers(theirs)
+        if len(inner) != len(other):
+            raise ModelError(
+                f"Layer {ours.name!r} ({class_name(ours)}) holds {len(inner)} sublayers but "
+                f"{len(other)} after it was rebuilt from its config; create all sublayers in "
+                "__init__ or build, from arguments that get_config returns."
+            )
+        by_name = {layer.name: layer for layer in other}
+        if len(by_name) == len(other) and {layer.name for layer in inner} == set(by_name):
+            other = [by_name[layer.name] for layer in inner]
+        for one, two in zip(inner, other, strict=True):
+            if plain_name(one.name) != plain_name(two.name):
+                raise ModelError(
+                    f"Layer {ours.name!r} ({class_name(ours)}) holds the sublayer {one.name!r} "
+                    f"but {two.name!r} in its place after it was rebuilt from its config; create "
+                    "the sublayers in the same order every time."
+                )
+        stack.extend(reversed(list(zip(inner, other, strict=True))))
+    return pairs
+
+
+def pair_variables(layers: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Pairs all variables of paired layers: weights, statistics, seeds.
+
+    Args:
+        layers: Pairs of layers, as `pair_layers` gives them.
+
+    Returns:
+        A list of pairs of `keras.Variable`, each once.
+
+    Raises:
+        ModelError: when the variables differ; the message names the layer.
+    """
+    pairs: list[tuple[Any, Any]] = []
+    seen: set[int] = set()
+    for ours, theirs in layers:
+        for one, two in zip(_keras.own_variables(ours), _keras.own_variables(theirs), strict=True):
+            for variable, copy in _aligned(ours, one, two):
+                if id(variable) not in seen:
+                    seen.add(id(variable))
+                    pairs.append((variable, copy))
+    return pairs
+
+
+def _aligned(layer: Any, ours: list[Any], theirs: list[Any]) -> Iterator[tuple[Any, Any]]:
+    if not ours and not theirs:
+        return
+    by_name = {variable.name: variable for variable in theirs}
+    names = [variable.name for variable in ours]
+    if len(by_name) == len(theirs) and len(set(names)) == len(ours) and set(names) == set(by_name):
+        theirs = [by_name[name] for name in names]
+    if len(ours) != len(theirs) or any(
+        tuple(one.shape) != tuple(two.shape) or one.dtype != two.dtype
+        for one, two in zip(ours, theirs, strict=True)
+    ):
+        raise ModelError(
+            f"Layer {layer.name!r} ({class_name(layer)}) has the variables {_listed(ours)} but "
+            f"{_listed(theirs)} after it was rebuilt from its config; make get_config return "
+            "everything that decides on its variables."
+        )
+    yield from zip(ours, theirs, strict=True)
+
+
+def _listed(variables: list[Any]) -> str:
+    return "[" + ", ".join(f"{v.name}{tuple(v.shape)} {v.dtype}" for v in variables) + "]"
