@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from graphwd import _keras, walk
 
@@ -37,17 +38,20 @@ def copy_variable(source: Any, target: Any) -> None:
 
 
 def _copy_tensorflow(source: Any, target: Any) -> None:
-    import tensorflow as tf
-
-    variable = source.value
-    if isinstance(variable, tf.distribute.DistributedValues):
-        tensor = variable.read_value()
-    else:  # read_value() goes through an identity op, which takes twice the time
-        tensor = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+    tensor = _tensorflow_value(source.value)
     if _keras.is_initialized(target):
         target.value.assign(tensor)
     else:
         _keras.initialize(target, tensor)
+
+
+def _tensorflow_value(variable: Any) -> Any:
+    import tensorflow as tf
+
+    if isinstance(variable, tf.distribute.DistributedValues):
+        return variable.read_value()
+    # read_value() goes through an identity op, which takes twice the time
+    return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
 
 
 def _copy_jax(source: Any, target: Any) -> None:
@@ -69,6 +73,54 @@ def _copy_torch(source: Any, target: Any) -> None:
             target.value.copy_(value)
         else:
             _keras.initialize(target, value.clone())
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    """Whether two variables have the same value, bit for bit, also where it is not a number.
+
+    Args:
+        one: A `keras.Variable`.
+        other: Another one.
+
+    Returns:
+        A bool. Values that share their memory are equal without being read; sharded values are
+        compared shard by shard, where they are.
+    """
+    if tuple(one.shape) != tuple(other.shape) or one.dtype != other.dtype:
+        return False
+    backend = keras.backend.backend()
+    if backend == "jax":
+        ours, theirs = one.value, other.value
+        if ours.sharding != theirs.sharding:
+            return False
+        shards = zip(ours.addressable_shards, theirs.addressable_shards, strict=True)
+        return all(_same_arrays(np.asarray(a.data), np.asarray(b.data)) for a, b in shards)
+    if backend == "torch":
+        import torch
+
+        a, b = (v.value.detach().contiguous().reshape(-1).view(torch.uint8) for v in (one, other))
+        return bool(torch.equal(a, b))
+    if backend == "tensorflow":
+        return _same_arrays(_tensorflow_array(one), _tensorflow_array(other))
+    return _same_arrays(np.asarray(one.value), np.asarray(other.value))
+
+
+def _same_arrays(one: Any, other: Any) -> bool:
+    if one.size == 0:
+        return bool(one.shape == other.shape)
+    if one.__array_interface__["data"][0] == other.__array_interface__["data"][0]:
+        return True
+    a, b = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, other))
+    return bool(np.array_equal(a, b))
+
+
+def _tensorflow_array(variable: Any) -> Any:
+    """A variable's value as an array over TensorFlow's own memory, where that can be had."""
+    tensor = _tensorflow_value(variable.value)
+    try:
+        return np.frombuffer(memoryview(tensor), np.uint8)
+    except (TypeError, ValueError, BufferError):  # types without a buffer format, such as bfloat16
+        return tensor.numpy()
 
 
 def placeholder(variable: Any) -> Any:

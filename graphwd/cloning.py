@@ -83,6 +83,8 @@ class _Cloner:
             copy = self._clone_functional(model)
         self._clones[id(model)] = copy
         self._sources[id(copy)] = model
+        if copy.dtype_policy != model.dtype_policy:  # it comes from a global setting, not the config
+            copy.dtype_policy = model.dtype_policy
         self._layers.append((model, copy))
         return copy
 

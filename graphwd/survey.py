@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,13 +53,15 @@ class Survey:
         serialized: The model as Keras serializes it, without what graphwd carries in it.
         slots: Every slot and every weight that no slot reaches.
         units: The units, each once, though it may stand in several places.
-        notes: What the survey can't tell or finds odd, a sentence each.
+        differences: Slots whose variables have another regularizer than the config says.
+        notes: What the survey can't tell, a sentence each.
     """
 
     model: Any
     serialized: dict[str, Any]
     slots: list[Slot]
     units: list[Unit]
+    differences: list[str]
     notes: list[str]
 
 
@@ -98,10 +100,10 @@ def survey(model: Any, probe: Probe | None = None) -> Survey:
         A `Survey`.
     """
     serialized = serialize(model)
-    units, places = _units(model, serialized)
-    slots = _slots(serialized, units, places)
+    units, pointers = _units(model)
+    slots = _slots(serialized, units, pointers)
     trainable = {id(variable) for variable in model.trainable_variables}
-    notes: list[str] = []
+    differences: list[str] = []
     memory: dict[str, dict[int, Pointer]] = {}
     for unit in units:
         for weight, pointer in _governed(unit, slots, probe, memory).items():
@@ -113,7 +115,7 @@ def survey(model: Any, probe: Probe | None = None) -> Survey:
             variable = unit.weights[index].variable
             shapes.setdefault(slot, []).append(tuple(int(size) for size in variable.shape))
             frozen.setdefault(slot, []).append(id(variable) not in trainable)
-            _note_difference(slots[slot], variable, notes)
+            _note_difference(slots[slot], variable, differences)
     absent: set[int] = set()
     for unit in units:
         if not unit.weights and not unit.layer.built:
@@ -125,7 +127,7 @@ def survey(model: Any, probe: Probe | None = None) -> Survey:
         )
     for index, found in shapes.items():
         slots[index] = replace(slots[index], shapes=tuple(found), dormant=all(frozen[index]))
-    return _with_unreached(model, serialized, slots, units, absent, trainable, notes)
+    return _with_unreached(model, serialized, slots, units, absent, trainable, differences)
 
 
 def _with_unreached(
@@ -135,7 +137,7 @@ def _with_unreached(
     units: list[Unit],
     absent: set[int],
     trainable: set[int],
-    notes: list[str],
+    differences: list[str],
 ) -> Survey:
     """Puts the slots into the order of the layers, with the weights that none of them reaches."""
     ordered: list[Slot] = []
@@ -156,12 +158,13 @@ def _with_unreached(
             governs[index] = len(ordered)
             ordered.append(_unreached(unit, weight, trainable))
         unit.slots, unit.governs = own, governs
+    notes = [f"{difference}; the config decides what is saved." for difference in differences]
     if not model.built:
         notes.append(
             "The model is not built, so its weights are not known yet: only what its config "
             "reaches is listed."
         )
-    return Survey(model, serialized, ordered, units, notes)
+    return Survey(model, serialized, ordered, units, differences, notes)
 
 
 def _unreached(unit: Unit, weight: walk.Weight, trainable: set[int]) -> Slot:
@@ -213,55 +216,71 @@ def _prefix_for(name: str, prefixes: Iterable[str]) -> str | None:
     return None
 
 
-def _note_difference(slot: Slot, variable: Any, notes: list[str]) -> None:
+def _note_difference(slot: Slot, variable: Any, differences: list[str]) -> None:
     actual = regularizers.serialize(variable.regularizer)
     if not regularizers.equal(actual, slot.regularizer):
-        notes.append(
+        differences.append(
             f"{slot.path}: the config says {regularizers.describe(slot.regularizer)} but the "
-            f"variable has {regularizers.describe(actual)}; the config decides what is saved."
+            f"variable {variable.name} has {regularizers.describe(actual)}"
         )
 
 
-def _units(
-    model: Any, serialized: Mapping[str, Any]
-) -> tuple[list[Unit], dict[int, list[Pointer]]]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A layer where it stands in a model; a shared layer stands in several places.
+
+    Attributes:
+        layer: The live layer.
+        pointer: Where its serialized form stands in the serialized model.
+        names: Layer names from the model inwards.
+        layers: Class names likewise.
+    """
+
+    layer: Any
+    pointer: Pointer
+    names: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+def places(model: Any) -> Iterator[Place]:
+    """Yields a model and all layers of graph models within it, outer ones first."""
+    stack = [Place(model, (), (), ())]
+    while stack:
+        place = stack.pop()
+        yield place
+        if _keras.is_graph(place.layer):
+            stack.extend(
+                Place(
+                    member,
+                    (*place.pointer, "config", "layers", index),
+                    (*place.names, member.name),
+                    (*place.layers, walk.class_name(member)),
+                )
+                for index, member in reversed(list(enumerate(_keras.members(place.layer))))
+                if isinstance(member, keras.Layer)
+            )
+
+
+def _units(model: Any) -> tuple[list[Unit], dict[int, list[Pointer]]]:
     """Divides a model into units, and says where each stands in the serialized model."""
     units: list[Unit] = []
-    places: dict[int, list[Pointer]] = {}
-    stack: list[tuple[Any, Mapping[str, Any], Pointer, tuple[str, ...], tuple[str, ...]]] = [
-        (model, serialized, (), (), ())
-    ]
-    while stack:
-        layer, value, pointer, names, layers = stack.pop()
-        if _keras.is_graph(layer):
-            configs = value["config"]["layers"]
-            inner = [
-                (
-                    member,
-                    config,
-                    (*pointer, "config", "layers", index),
-                    (*names, member.name),
-                    (*layers, config["class_name"]),
-                )
-                for index, (member, config) in enumerate(
-                    zip(_keras.members(layer), configs, strict=True)
-                )
-                if isinstance(member, keras.Layer)
-            ]
-            stack.extend(reversed(inner))
+    pointers: dict[int, list[Pointer]] = {}
+    for place in places(model):
+        if _keras.is_graph(place.layer):
             continue
-        if id(layer) not in places:
-            units.append(Unit(layer, names, layers, walk.weights(layer)))
-        places.setdefault(id(layer), []).append(pointer)
-    return units, places
+        if id(place.layer) not in pointers:
+            weights = walk.weights(place.layer)
+            units.append(Unit(place.layer, place.names, place.layers, weights))
+        pointers.setdefault(id(place.layer), []).append(place.pointer)
+    return units, pointers
 
 
 def _slots(
-    serialized: Mapping[str, Any], units: list[Unit], places: Mapping[int, list[Pointer]]
+    serialized: Mapping[str, Any], units: list[Unit], pointers: Mapping[int, list[Pointer]]
 ) -> list[Slot]:
     """The config's slots, each tied to its unit; a shared unit's places make one slot."""
     owners: dict[Pointer, Unit] = {
-        pointer: unit for unit in units for pointer in places[id(unit.layer)]
+        pointer: unit for unit in units for pointer in pointers[id(unit.layer)]
     }
     slots: list[Slot] = []
     for slot in find_slots(serialized):

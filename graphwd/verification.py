@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graphwd import graph, regularizers
+from graphwd import graph
 from graphwd.plans import Plan, make_plan
-from graphwd.slots import Slot, find_slots, set_regularizers, strip_carried
+from graphwd.slots import Pointer, Slot, find_slots, set_regularizers, strip_carried
 
 if TYPE_CHECKING:
     from graphwd.policy import Policy
@@ -63,7 +63,7 @@ class Report:
 
 
 def verify_clone(found: Survey, plan: Plan, copy: Any, *, outputs: bool = False) -> Report:
-    """Proves that a model is the surveyed one plus a plan's edits.
+    """Proves that a live model is the surveyed one plus a plan's edits.
 
     Args:
         found: The survey of the original.
@@ -74,19 +74,18 @@ def verify_clone(found: Survey, plan: Plan, copy: Any, *, outputs: bool = False)
     Returns:
         A `Report`.
     """
-    from graphwd import survey as surveys
+    from graphwd import equality, survey
 
     expected = set_regularizers(found.serialized, plan.config_edits())
-    actual = surveys.serialize(copy)
-    comparison = graph.compare(expected, actual, match="names")
-    problems = list(comparison.problems)
+    comparison = graph.compare(expected, survey.serialize(copy))
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
-    problems += _class_problems(found.model, copy)
-    problems += _variable_problems(found.model, copy, compared)
-    problems += _penalty_problems(found, plan, copy)
-    problems += _compile_problems(found.model, copy)
+    problems = list(comparison.problems)
+    if not problems:
+        problems = equality.differences(found, copy, comparison.names, compared)
+        if not problems:
+            problems = equality.penalty_differences(found, plan, copy, comparison.names)
     if outputs and not problems:
-        problems += _output_problems(found.model, copy, compared)
+        problems = equality.output_differences(found.model, copy, compared)
     return Report(tuple(problems), compared)
 
 
@@ -105,23 +104,62 @@ def verify_models(
     Returns:
         A `Report`.
     """
-    from graphwd import cloning, survey as surveys
+    from graphwd import cloning, equality
+    from graphwd.survey import survey
 
-    found = surveys.survey(original, cloning.probe)
-    if policy is None:
-        other = surveys.survey(rewritten, cloning.probe)
-        plan = _adopted(found, other)
-    else:
-        plan = make_plan(found.slots, policy)
-    expected = set_regularizers(found.serialized, plan.config_edits())
-    actual = surveys.serialize(rewritten)
-    comparison = graph.compare(expected, actual)
-    problems = list(comparison.problems)
+    found = survey(original, cloning.probe)
+    if policy is not None:
+        plan = make_plan(found.slots, policy, source=f"model {original.name!r}")
+        return verify_clone(found, plan, rewritten, outputs=outputs)
+    other = survey(rewritten, cloning.probe)
+    comparison = graph.compare(found.serialized, other.serialized, ignore=_pointers(found.slots))
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
+    problems = list(comparison.problems)
     if not problems:
-        problems += _class_problems(original, rewritten)
-        problems += _variable_problems(original, rewritten, compared, comparison.names)
-        problems += _penalty_problems(found, plan, rewritten, comparison.names)
-        if outputs and not problems:
-            problems += _output_problems(original, rewritten, compared)
+        problems = equality.differences(found, rewritten, comparison.names, compared)
+        problems += other.differences
+    if outputs and not problems:
+        problems = equality.output_differences(original, rewritten, compared)
     return Report(tuple(problems), compared)
+
+
+def verify_files(
+    original: str | os.PathLike[str],
+    rewritten: str | os.PathLike[str],
+    policy: Policy | None,
+) -> Report:
+    """Proves that a saved model is another one plus a policy's edits, without Keras.
+
+    Args:
+        original: A `.keras` or a whole-model `.h5` file.
+        rewritten: A file of the same kind.
+        policy: The policy, or `None` to accept any regularizers in the second file.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        ArchiveError: when one of the files is no saved model, or is damaged.
+    """
+    from graphwd import archive
+
+    with archive.Archive(original) as one, archive.Archive(rewritten) as other:
+        expected, actual = one.config, other.config
+        slots = find_slots(expected)
+        if policy is None:
+            ignored = _pointers(slots)
+            expected, actual = strip_carried(expected), strip_carried(actual)
+        else:
+            ignored = []
+            plan = make_plan(slots, policy, source=os.fspath(original))
+            expected = set_regularizers(expected, plan.config_edits())
+        comparison = graph.compare(expected, actual, ignore=ignored, match="names")
+        problems = [*comparison.problems, *archive.compare_archives(one, other)]
+        if expected.get("compile_config") != actual.get("compile_config"):
+            problems.append("the models are compiled differently")
+    compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
+    return Report(tuple(problems), compared)
+
+
+def _pointers(slots: Iterable[Slot]) -> list[Pointer]:
+    return [pointer for slot in slots if not slot.carried for pointer in slot.pointers]

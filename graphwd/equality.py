@@ -1,0 +1,217 @@
+"""Compares two live models beyond their configs: classes, variables, flags, penalties, outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from graphwd import _keras, backends, carrier, regularizers, walk
+from graphwd.errors import ModelError
+from graphwd.plans import Plan
+from graphwd.survey import Survey, places
+
+_OUTPUT_TOLERANCE = 1e-5
+
+
+def differences(
+    found: Survey, copy: Any, names: Mapping[str, str], compared: dict[str, int]
+) -> list[str]:
+    """What differs between two models of the same config, apart from regularizers.
+
+    Args:
+        found: The survey of the original.
+        copy: The other model.
+        names: Maps the original's layer paths to the other's, where they differ.
+        compared: Takes up how much was compared.
+
+    Returns:
+        A line for each difference.
+    """
+    problems: list[str] = []
+    pairs = list(_paired(found.model, copy, names, problems))
+    variables = _variables(pairs, problems)
+    compared["variables"] = len(variables)
+    targets: dict[int, str] = {}
+    for owner, source, target in variables:
+        title = f"{owner}: variable {source.name}"
+        if walk.plain_name(source.name) != walk.plain_name(target.name):
+            problems.append(f"{title} is called {target.name} in the rewritten model")
+        if source.trainable != target.trainable:
+            problems.append(f"{title} has trainable={target.trainable} in the rewritten model")
+        if source is target:
+            problems.append(f"{title} is the same object in both models")
+        elif not backends.same_bits(source, target):
+            problems.append(f"{title} has other values in the rewritten model")
+        if id(target) in targets and source is not target:
+            problems.append(f"{title} shares its values with {targets[id(target)]}")
+        targets[id(target)] = title
+    problems += _compile_differences(found.model, copy)
+    return problems
+
+
+def _paired(
+    original: Any, copy: Any, names: Mapping[str, str], problems: list[str]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Pairs the layers of two graph models by their places, each layer once."""
+    others = {"/".join(place.names): place for place in places(copy)}
+    partner: dict[int, Any] = {}
+    for place in places(original):
+        path = "/".join(place.names)
+        other = others.get(names.get(path, path))
+        title = f"layer {path!r}" if path else "the model"
+        if other is None:
+            problems.append(f"{title} is missing in the rewritten model")
+            continue
+        ours, theirs = place.layer, other.layer
+        if id(ours) in partner:
+            if partner[id(ours)] is not theirs:
+                problems.append(f"{title} is shared in the original but not in the rewritten model")
+            continue
+        if any(known is theirs for known in partner.values()) and theirs is not ours:
+            problems.append(f"{title} is shared in the rewritten model but not in the original")
+        partner[id(ours)] = theirs
+        one, two = (carrier.base_class(type(layer)) for layer in (ours, theirs))
+        if one is not two and (one.__module__, one.__qualname__) != (
+            two.__module__,
+            two.__qualname__,
+        ):
+            problems.append(f"{title} is a {one.__name__} but a {two.__name__} when rewritten")
+        yield title, ours, theirs
+
+
+def _variables(
+    pairs: list[tuple[str, Any, Any]], problems: list[str]
+) -> list[tuple[str, Any, Any]]:
+    """Pairs the variables of paired layers and their sublayers; compares the layers' flags."""
+    found: list[tuple[str, Any, Any]] = []
+    seen: set[int] = set()
+    for title, ours, theirs in pairs:
+        graph = _keras.is_graph(ours)
+        try:
+            inner = [(ours, theirs)] if graph else walk.pair_layers(ours, theirs)
+            variables = walk.pair_variables(inner)
+        except ModelError as error:
+            problems.append(str(error))
+            continue
+        for one, two in inner:
+            if one.trainable != two.trainable:
+                problems.append(f"{title}: {one.name} has trainable={two.trainable} when rewritten")
+            if one.dtype_policy != two.dtype_policy:
+                problems.append(f"{title}: {one.name} has another dtype policy when rewritten")
+        for source, target in variables:
+            if id(source) not in seen:
+                seen.add(id(source))
+                found.append((title, source, target))
+    return found
+
+
+def penalty_differences(
+    found: Survey, plan: Plan, copy: Any, names: Mapping[str, str]
+) -> list[str]:
+    """Where a variable's regularizer, or what a layer carries, is not what a plan says.
+
+    Args:
+        found: The survey of the original.
+        plan: The plan for it.
+        copy: The rewritten model.
+        names: Maps the original's layer paths to the other's, where they differ.
+
+    Returns:
+        A line for each difference.
+    """
+    problems: list[str] = []
+    partner = {id(ours): theirs for _, ours, theirs in _paired(found.model, copy, names, [])}
+    for unit in found.units:
+        theirs = partner[id(unit.layer)]
+        weights = walk.weights(theirs)
+        pairs = walk.pair_variables(walk.pair_layers(unit.layer, theirs))
+        index_of = {id(weight.variable): index for index, weight in enumerate(unit.weights)}
+        place_of = {id(weight.variable): place for place, weight in enumerate(weights)}
+        in_config = set(unit.slots.values())
+        carried = {p["index"]: p["regularizer"] for p in carrier.carried_penalties(theirs)}
+        for source, target in pairs:
+            slot = unit.governs.get(index_of.get(id(source), -1))
+            path = "/".join((*unit.names, source.name)) if slot is None else found.slots[slot].path
+            expected = (
+                regularizers.serialize(source.regularizer)
+                if slot is None
+                else plan.decisions[slot].after
+            )
+            actual = regularizers.serialize(target.regularizer)
+            if not regularizers.equal(expected, actual):
+                problems.append(
+                    f"{path}: the variable has {regularizers.describe(actual)} instead of "
+                    f"{regularizers.describe(expected)}"
+                )
+            if slot is None or slot in in_config:
+                continue
+            kept = carried.pop(place_of[id(target)], None)
+            if not regularizers.equal(kept, expected):
+                problems.append(
+                    f"{path}: the config carries {regularizers.describe(kept)} instead of "
+                    f"{regularizers.describe(expected)}"
+                )
+        problems += [
+            f"layer {theirs.name!r} carries {regularizers.describe(extra)} for a weight that the "
+            "plan says nothing of"
+            for extra in carried.values()
+        ]
+    return problems
+
+
+def _compile_differences(original: Any, copy: Any) -> list[str]:
+    compiled = getattr(original, "compiled", False)
+    if compiled != getattr(copy, "compiled", False):
+        return [f"the model is {'' if compiled else 'not '}compiled only in the original"]
+    if not compiled or original.optimizer is None:
+        return []
+    ours, theirs = original.optimizer, copy.optimizer
+    if type(ours) is not type(theirs) or len(ours.variables) != len(theirs.variables):
+        return ["the models' optimizers differ in class or variables"]
+    return [
+        f"the optimizer's variable {source.name} has other values in the rewritten model"
+        for source, target in zip(ours.variables, theirs.variables, strict=True)
+        if not backends.same_bits(source, target)
+    ]
+
+
+def output_differences(original: Any, copy: Any, compared: dict[str, int]) -> list[str]:
+    """Where two models give other outputs on generated inputs.
+
+    Args:
+        original: A model.
+        copy: Another one with the same inputs.
+        compared: Takes up how many outputs were compared.
+
+    Returns:
+        A line for each output that differs.
+    """
+    inputs = keras.tree.map_structure(_example, original.input)
+    one = keras.tree.flatten(original(inputs, training=False))
+    two = keras.tree.flatten(copy(inputs, training=False))
+    compared["outputs"] = len(one)
+    problems = []
+    for index, (ours, theirs) in enumerate(zip(one, two, strict=True)):
+        a, b = (np.asarray(keras.ops.convert_to_numpy(t), dtype="float64") for t in (ours, theirs))
+        scale = float(np.nanmax(np.abs(a), initial=1.0))
+        if a.shape != b.shape or not np.allclose(
+            a, b, rtol=0, atol=_OUTPUT_TOLERANCE * scale, equal_nan=True
+        ):
+            problems.append(f"output {index} differs on generated inputs")
+    return problems
+
+
+def _example(tensor: Any) -> Any:
+    """Small integers below two, which are valid for images, sequences and indices alike."""
+    shape = [2 if index == 0 else 4 for index in range(len(tensor.shape))]
+    shape = [
+        known if known is not None else free
+        for known, free in zip(tensor.shape, shape, strict=True)
+    ]
+    rng = np.random.default_rng(0)
+    if "float" in str(tensor.dtype) and len(shape) > 2:
+        return keras.ops.convert_to_tensor(rng.random(shape), dtype=tensor.dtype)
+    return keras.ops.convert_to_tensor(rng.integers(0, 2, shape), dtype=tensor.dtype)

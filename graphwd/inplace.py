@@ -1,0 +1,152 @@
+"""Edits a live model itself: config attributes and variables, all or nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from graphwd import carrier, graph, regularizers, survey, walk
+from graphwd.errors import EquivalenceError, ModelError
+from graphwd.plans import Plan
+from graphwd.slots import SUFFIX, Pointer, set_regularizers
+
+_Undo = list[Callable[[], None]]
+
+
+def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
+    """Gives a model the regularizers of a plan without building another model.
+
+    Args:
+        found: The survey of the model.
+        plan: A plan for its slots.
+        verify: Whether to prove that the config says what the plan says, and nothing else.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: when a layer keeps its regularizer where it can't be set from outside.
+        EquivalenceError: when the proof fails. Either way the model is as it was before.
+    """
+    undo: _Undo = []
+    try:
+        for unit in found.units:
+            _edit_unit(found, unit, plan, undo)
+        if verify:
+            expected = set_regularizers(found.serialized, plan.config_edits())
+            comparison = graph.compare(expected, survey.serialize(found.model), match="names")
+            if not comparison.ok:
+                raise EquivalenceError(
+                    f"The model's config does not say what the plan says "
+                    f"({comparison.problems[0]}); rewrite without in_place=True instead.",
+                    comparison,
+                )
+    except BaseException:
+        for step in reversed(undo):
+            step()
+        raise
+    return found.model
+
+
+def _edit_unit(found: survey.Survey, unit: survey.Unit, plan: Plan, undo: _Undo) -> None:
+    for pointer, index in unit.slots.items():
+        if plan.decisions[index].changes:
+            _set_in_config(found, unit, pointer, index, plan.decisions[index].after, undo)
+    in_config = set(unit.slots.values())
+    carried = []
+    for index, slot in unit.governs.items():
+        decision = plan.decisions[slot]
+        variable = unit.weights[index].variable
+        if slot not in in_config and decision.after is not None:
+            role = survey.role_of(unit.weights[index])
+            carried.append(
+                carrier.penalty(index, unit.weights[index], role, dict(decision.after))
+            )
+        if not regularizers.equal(regularizers.serialize(variable.regularizer), decision.after):
+            _set(variable, "regularizer", _deserialized(decision.after), undo)
+    before = carrier.carried_penalties(unit.layer)
+    if carried == before:
+        return
+    count = len(unit.weights)
+    undo.append(lambda: _restore_carried(unit.layer, before, count))
+    if carried:
+        carrier.attach(unit.layer, carried, count)
+    else:
+        carrier.detach(unit.layer)
+
+
+def _restore_carried(layer: Any, penalties: list[dict[str, Any]], weights: int) -> None:
+    if penalties:
+        carrier.attach(layer, penalties, weights)
+    else:
+        carrier.detach(layer)
+
+
+def _set_in_config(
+    found: survey.Survey,
+    unit: survey.Unit,
+    pointer: Pointer,
+    index: int,
+    after: regularizers.Serialized | None,
+    undo: _Undo,
+) -> None:
+    """Sets the attribute from which a layer's get_config reads a slot.
+
+    The attribute is on the unit or on a layer inside it: on the one whose own config has the slot,
+    and on those that were made from its arguments (the cell of an LSTM, the projections of
+    MultiHeadAttention), which Keras asks for the config or not as it likes.
+    """
+    role = found.slots[index].role
+    holders = _holders(unit, pointer, role)
+    if not holders:
+        raise ModelError(
+            f"Layer {unit.layer.name!r} has no attribute {role}{SUFFIX} that holds the slot "
+            f"{found.slots[index].path}; rewrite without in_place=True instead."
+        )
+    for holder, attribute in holders:
+        _set(holder, attribute, _deserialized(after), undo)
+
+
+def _holders(unit: survey.Unit, pointer: Pointer, role: str) -> list[tuple[Any, str]]:
+    """The attributes that hold a slot: on the layer it stands in and on what that was made of."""
+    name = str(pointer[-1])
+    top = unit.layer
+    if len(pointer) > 2:
+        top = _layer_at(unit.layer, pointer)
+    found = []
+    for _, _, layer in walk.layers_within(top):
+        for attribute in (name, f"_{name}"):
+            if attribute in vars(layer):
+                found.append((layer, attribute))
+    return found
+
+
+def _layer_at(layer: Any, pointer: Pointer) -> Any:
+    """The layer inside a unit whose config a pointer leads to, known by its name."""
+    value: Any = survey.serialize(layer)
+    name = None
+    for key in pointer[:-1]:
+        value = value[key]
+        if isinstance(value, dict) and isinstance(value.get("class_name"), str):
+            config = value.get("config")
+            if isinstance(config, dict) and isinstance(config.get("name"), str):
+                name = config["name"]
+    for _, _, inner in walk.layers_within(layer):
+        if inner.name == name:
+            return inner
+    return layer
+
+
+def _set(target: Any, attribute: str, value: Any, undo: _Undo) -> None:
+    before = getattr(target, attribute)
+    undo.append(lambda: setattr(target, attribute, before))
+    setattr(target, attribute, value)
+
+
+def _deserialized(serialized: regularizers.Serialized | None) -> Any:
+    if serialized is None:
+        return None
+    return keras.regularizers.deserialize(copy.deepcopy(dict(serialized)))
