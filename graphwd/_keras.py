@@ -195,8 +195,8 @@ def restore_call_order(model: Any, order: dict[int, int]) -> None:
     moved = False
     for operation in model.operations:
         nodes = operation._inbound_nodes
-        positions = [order.get(id(node)) for node in nodes]
-        if len(nodes) < 2 or None in positions or positions == sorted(positions):
+        positions = [order[id(node)] for node in nodes if id(node) in order]
+        if len(positions) < max(2, len(nodes)) or positions == sorted(positions):
             continue
         nodes.sort(key=lambda node: order[id(node)])
         for index, node in enumerate(nodes):

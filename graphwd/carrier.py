@@ -10,6 +10,8 @@ models, through `clone_model`, to a file and back.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,13 +32,13 @@ class _Carried:
 
     Attributes:
         identity: Module, class name and registered name of the layer's own class.
-        weights: How many weights the layer had when the penalties were recorded.
+        weights: A fingerprint of all weights that the layer had when the penalties were recorded.
         penalties: One plain dict for each penalty, as it stands in the config.
         settled: Whether the regularizers are on the variables.
     """
 
     identity: dict[str, Any]
-    weights: int
+    weights: str
     penalties: list[dict[str, Any]]
     settled: bool = False
 
@@ -65,7 +67,7 @@ class Carrier:
         carried = config.pop(CARRIED)
         base = base_class(cls)
         if base is not Carrier and base.__name__ == carried["class"]["class_name"]:
-            layer = base.from_config(config, *args, **kwargs)  # type: ignore[attr-defined] # every Keras layer has it
+            layer = base.from_config(config, *args, **kwargs)
         else:
             layer = keras.saving.deserialize_keras_object({**carried["class"], "config": config})
         return attach(layer, carried["penalties"], carried["weights"])
@@ -104,7 +106,7 @@ def is_carrier(layer: Any) -> bool:
     return isinstance(layer, Carrier)
 
 
-def base_class(cls: type) -> type:
+def base_class(cls: type) -> Any:
     """The class of a layer as its author wrote it, without the carrier."""
     for base in cls.__mro__:
         if base is not Carrier and not (issubclass(base, Carrier)):
@@ -114,7 +116,7 @@ def base_class(cls: type) -> type:
 
 def plain_config(layer: Any) -> dict[str, Any]:
     """A layer's config without the penalties that it carries."""
-    below = super(Carrier, layer) if is_carrier(layer) else layer
+    below: Any = super(Carrier, layer) if is_carrier(layer) else layer
     return dict(below.get_config())
 
 
@@ -143,13 +145,33 @@ def penalty(
     }
 
 
-def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: int) -> Any:
+def fingerprint(weights: Sequence[walk.Weight]) -> str:
+    """A short text that differs when any weight's place, owner's class, name or shape does.
+
+    Names of layers and the numbers in names are left out: they differ between processes.
+
+    Args:
+        weights: All weights of a layer, as `walk.weights` gives them.
+
+    Returns:
+        The number of weights and a hash of what they are.
+    """
+    text = json.dumps(
+        [
+            [w.layers, walk.plain_name(w.variable.name), [int(size) for size in w.variable.shape]]
+            for w in weights
+        ]
+    )
+    return f"{len(weights)}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: str) -> Any:
     """Makes a layer carry penalties, in place of those that it carries already.
 
     Args:
         layer: A layer, built or not.
         penalties: Records made by `penalty`.
-        weights: How many weights the layer has once it is built.
+        weights: The `fingerprint` of the weights that the layer has once it is built.
 
     Returns:
         The layer.
@@ -195,28 +217,12 @@ def settle(layer: Any) -> None:
     if carried.settled or not layer.built:
         return
     weights = walk.weights(layer)
-    if len(weights) < carried.weights and not all(
-        inner.built for _, _, inner in walk.layers_within(layer)
-    ):
-        return
-    if len(weights) != carried.weights:
-        raise ModelError(
-            f"Layer {layer.name!r} carries penalties for {carried.weights} weights but has "
-            f"{len(weights)}; load it with the versions of its libraries that it was saved with, "
-            "or rewrite the original model again."
-        )
-    for record in carried.penalties:
-        weight = weights[record["index"]]
-        found = penalty(record["index"], weight, record["role"], record["regularizer"])
-        for key in ("layers", "names", "variable", "shape"):
-            if _unnumbered(found[key]) != _unnumbered(record[key]):
-                raise ModelError(
-                    f"Layer {layer.name!r} carries a penalty for the weight "
-                    f"{'/'.join([*record['names'], record['variable']])} {record['shape']} but "
-                    f"has {'/'.join([*found['names'], found['variable']])} {found['shape']} in "
-                    "its place; load it with the versions of its libraries that it was saved "
-                    "with, or rewrite the original model again."
-                )
+    if fingerprint(weights) != carried.weights:
+        if len(weights) < int(carried.weights.split(":")[0]) and not all(
+            inner.built for _, _, inner in walk.layers_within(layer)
+        ):
+            return  # not all of its sublayers are built yet
+        raise ModelError(_misfit(layer, carried, weights))
     for record in carried.penalties:
         variable = weights[record["index"]].variable
         variable.regularizer = keras.regularizers.deserialize(dict(record["regularizer"]))
@@ -228,8 +234,22 @@ def carried_penalties(layer: Any) -> list[dict[str, Any]]:
     return list(vars(layer)[_ATTRIBUTE].penalties) if is_carrier(layer) else []
 
 
-def _unnumbered(value: Any) -> Any:
-    """Names without the numbers that Keras appends: they differ in the process that loads."""
-    if isinstance(value, str):
-        return walk.plain_name(value)
-    return [_unnumbered(item) for item in value] if isinstance(value, list) else value
+def _misfit(layer: Any, carried: _Carried, weights: list[walk.Weight]) -> str:
+    """The message for a layer whose weights are not those of the record; names one if it can."""
+    differs = f"a penalty was recorded for {carried.weights} but it has {fingerprint(weights)}"
+    for record in carried.penalties:
+        name = "/".join([*record["names"], record["variable"]])
+        if record["index"] >= len(weights):
+            differs = f"the weight {name} {record['shape']} is missing"
+            break
+        weight = weights[record["index"]]
+        shape = [int(size) for size in weight.variable.shape]
+        if shape != record["shape"] or list(weight.layers) != record["layers"]:
+            found = "/".join([*weight.names, weight.variable.name])
+            differs = f"{found} {shape} stands in the place of {name} {record['shape']}"
+            break
+    return (
+        f"Layer {layer.name!r} carries penalties for other weights than it has ({differs}); load "
+        "it with the versions of its libraries that it was saved with, or rewrite the original "
+        "model again."
+    )

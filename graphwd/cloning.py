@@ -83,8 +83,6 @@ class _Cloner:
             copy = self._clone_functional(model)
         self._clones[id(model)] = copy
         self._sources[id(copy)] = model
-        if copy.dtype_policy != model.dtype_policy:  # it comes from a global setting, not the config
-            copy.dtype_policy = model.dtype_policy
         self._layers.append((model, copy))
         return copy
 
@@ -144,6 +142,7 @@ class _Cloner:
             copy = type(layer).from_config(layer.get_config())
             self._clones[id(layer)] = copy
             self._sources[id(copy)] = layer
+            self._layers.append((layer, copy))
         return copy
 
     def _clone_functional(self, model: Any) -> Any:
@@ -209,9 +208,11 @@ class _Cloner:
         backends.finish(copy)
 
     def _carry_flags(self) -> None:
-        """Trainable flags, of each layer and each variable by itself."""
+        """Trainable flags and dtype policies, of each layer and each variable by itself."""
         for layer, target in self._layers:
             _keras.set_own_trainable(target, layer.trainable)
+            if target.dtype_policy != layer.dtype_policy:  # where the config leaves it out
+                target.dtype_policy = layer.dtype_policy
         for source, variable in walk.pair_variables(self._layers):
             if variable.trainable != source.trainable:
                 variable.trainable = source.trainable
@@ -231,7 +232,7 @@ class _Cloner:
                 carrier.penalty(place, weights[place], role_of(unit.weights[index]), dict(after))
             )
         if penalties:
-            carrier.attach(copy, penalties, len(weights))
+            carrier.attach(copy, penalties, carrier.fingerprint(weights))
 
 
 def _carry_state(layer: Any, copy: Any) -> bool:
@@ -262,7 +263,7 @@ def _rebuilt(layer: Any, values: Mapping[Pointer, Any], rebuild: Any) -> Any:
     """A layer rebuilt from its config with some regularizers set, and built as it was built."""
     cls = carrier.base_class(type(layer))
     try:
-        with _live_objects(layer), warnings.catch_warnings():
+        with _live_objects(layer), _dtype_of(layer), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             config = carrier.plain_config(layer)
             config = _with_live_layers(config, rebuild)
@@ -354,6 +355,20 @@ def _live_objects(layer: Any) -> Iterator[None]:
         return
     with keras.saving.custom_object_scope(objects):
         yield
+
+
+@contextlib.contextmanager
+def _dtype_of(layer: Any) -> Iterator[None]:
+    """The dtype policy that layers inside this one took from Keras's global setting."""
+    before, policy = keras.config.dtype_policy(), layer.dtype_policy
+    if policy == before or type(policy) is not keras.DTypePolicy:
+        yield
+        return
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _name(objects: dict[str, Any], value: Any) -> None:

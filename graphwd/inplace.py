@@ -62,23 +62,21 @@ def _edit_unit(found: survey.Survey, unit: survey.Unit, plan: Plan, undo: _Undo)
         variable = unit.weights[index].variable
         if slot not in in_config and decision.after is not None:
             role = survey.role_of(unit.weights[index])
-            carried.append(
-                carrier.penalty(index, unit.weights[index], role, dict(decision.after))
-            )
+            carried.append(carrier.penalty(index, unit.weights[index], role, dict(decision.after)))
         if not regularizers.equal(regularizers.serialize(variable.regularizer), decision.after):
             _set(variable, "regularizer", _deserialized(decision.after), undo)
     before = carrier.carried_penalties(unit.layer)
     if carried == before:
         return
-    count = len(unit.weights)
-    undo.append(lambda: _restore_carried(unit.layer, before, count))
+    fingerprint = carrier.fingerprint(unit.weights)
+    undo.append(lambda: _restore_carried(unit.layer, before, fingerprint))
     if carried:
-        carrier.attach(unit.layer, carried, count)
+        carrier.attach(unit.layer, carried, fingerprint)
     else:
         carrier.detach(unit.layer)
 
 
-def _restore_carried(layer: Any, penalties: list[dict[str, Any]], weights: int) -> None:
+def _restore_carried(layer: Any, penalties: list[dict[str, Any]], weights: str) -> None:
     if penalties:
         carrier.attach(layer, penalties, weights)
     else:

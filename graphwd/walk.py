@@ -72,7 +72,7 @@ def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
     """Pairs a layer and its sublayers with those of its clone.
 
     Sublayers are paired by name where the names are the same, and otherwise by their place in the
-    tracking order; then class and name but for its number must agree.
+    tracking order; their classes must agree either way.
 
     Args:
         source: A layer.
@@ -104,11 +104,12 @@ def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
         if len(by_name) == len(other) and {layer.name for layer in inner} == set(by_name):
             other = [by_name[layer.name] for layer in inner]
         for one, two in zip(inner, other, strict=True):
-            if plain_name(one.name) != plain_name(two.name):
+            if class_name(one) != class_name(two):
                 raise ModelError(
                     f"Layer {ours.name!r} ({class_name(ours)}) holds the sublayer {one.name!r} "
-                    f"but {two.name!r} in its place after it was rebuilt from its config; create "
-                    "the sublayers in the same order every time."
+                    f"({class_name(one)}) but {two.name!r} ({class_name(two)}) in its place after "
+                    "it was rebuilt from its config; create the sublayers in the same order every "
+                    "time."
                 )
         stack.extend(reversed(list(zip(inner, other, strict=True))))
     return pairs
