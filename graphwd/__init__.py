@@ -22,6 +22,7 @@ from graphwd.errors import GraphwdError
 
 if TYPE_CHECKING:
     from graphwd.api import inspect, plan, rewrite, rewrite_file, verify, weight_decay
+    from graphwd.decoupling import decouple
     from graphwd.errors import (
         ArchiveError,
         EquivalenceError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": ["inspect", "plan", "rewrite", "rewrite_file", "verify", "weight_decay"],
+    "decoupling": ["decouple"],
     "errors": [
         "ArchiveError",
         "EquivalenceError",
@@ -61,6 +63,7 @@ __all__ = [
     "Rule",
     "UnmatchedRuleWarning",
     "UnreachableWeightError",
+    "decouple",
     "inspect",
     "plan",
     "rewrite",
