@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphwd import regularizers
+from graphwd import regularizers, summary
+from graphwd.decisions import Decision as Decision  # part of this module's interface
 from graphwd.policy import Policy, suggest
 from graphwd.slots import Pointer, Slot
+from graphwd.tables import Table, printable
 
 
 class UnmatchedRuleWarning(UserWarning):
@@ -39,31 +42,6 @@ class Edit:
     after: regularizers.Serialized | None
     portable: bool
     dormant: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a policy decides on one slot.
-
-    Attributes:
-        slot: The `Slot`.
-        rule: The index of the rule that decides, or `None` when no rule matches.
-        after: The serialized regularizer that the slot has afterwards.
-    """
-
-    slot: Slot
-    rule: int | None
-    after: regularizers.Serialized | None
-
-    @property
-    def changes(self) -> bool:
-        """Whether the slot holds another regularizer afterwards."""
-        return not regularizers.equal(self.slot.regularizer, self.after)
-
-    @property
-    def portable(self) -> bool:
-        """Whether stock Keras config expresses the slot."""
-        return bool(self.slot.pointers) and not self.slot.carried
 
 
 @dataclass(frozen=True)
@@ -118,8 +96,16 @@ class Plan:
         """The plan as plain data, for JSON.
 
         Returns:
-            A dict with the keys `source`, `policy`, `edits` and `notes`.
+            A dict with the keys `source`, `policy`, `edits`, `slots` (all of them, edited or not),
+            `summary` (sums by role, by rule and by penalty) and `notes`. Rules count from 1, and a
+            number that a file doesn't tell is `None`.
         """
+        rules = [] if self.policy is None else summary.by_rule(self.decisions, self.policy)
+        sums = {
+            "roles": summary.by_role(self.decisions),
+            "rules": rules,
+            "penalties": summary.by_penalty(self.decisions),
+        }
         return {
             "source": self.source,
             "policy": None if self.policy is None else self.policy.to_dict(),
@@ -135,13 +121,59 @@ class Plan:
                 }
                 for edit in self.edits
             ],
+            "slots": [_slot_dict(decision) for decision in self.decisions],
+            "summary": {
+                what: [tally.to_dict() for tally in tallies] for what, tallies in sums.items()
+            },
             "notes": list(self.notes),
         }
 
-    def __str__(self) -> str:
-        from graphwd import report
+    @property
+    def title(self) -> str:
+        """What the plan comes to, in a line."""
+        where = f" of {self.source}" if self.source else ""
+        count = len(self.decisions)
+        if self.policy is None:
+            held = sum(decision.after is not None for decision in self.decisions)
+            return f"{held:,} of the {count:,} slots{where} hold a regularizer"
+        return f"{len(self):,} of the {count:,} slots{where} get another regularizer"
 
-        return report.plan_text(self)
+    def tables(self) -> list[Table]:
+        """The plan as tables: repeated layers as one line, then sums by rule and by role.
+
+        Returns:
+            A list of `graphwd.tables.Table`.
+        """
+        if self.policy is None:
+            return summary.state_tables(self.decisions)
+        return summary.plan_tables(self.decisions, self.policy)
+
+    def __str__(self) -> str:
+        parts = [printable(self.title), *(table.text() for table in self.tables())]
+        parts += [f"Note: {printable(note)}" for note in self.notes]
+        return "\n\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p>{html.escape(self.title)}</p>", *(table.html() for table in self.tables())]
+        parts += [f"<p>{html.escape(note)}</p>" for note in self.notes]
+        return "".join(parts)
+
+
+def _slot_dict(decision: Decision) -> dict[str, Any]:
+    slot = decision.slot
+    return {
+        "path": slot.path,
+        "role": slot.role,
+        "layers": list(slot.layers),
+        "before": _plain(slot.regularizer),
+        "after": _plain(decision.after),
+        "rule": None if decision.rule is None else decision.rule + 1,
+        "frozen": slot.dormant,
+        "dormant": decision.dormant,
+        "carried": decision.carried,
+        "unreached": decision.unreached,
+        "parameters": slot.parameters,
+    }
 
 
 def _plain(serialized: regularizers.Serialized | None) -> dict[str, Any] | None:

@@ -1,0 +1,108 @@
+"""Tables: plain text for a pipe and for `print`, HTML for a notebook; no Keras, no colours."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        header: What stands above it.
+        cells: Its texts, from the top.
+        right: Whether it is aligned to the right, as numbers are.
+    """
+
+    header: str
+    cells: tuple[str, ...]
+    right: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table, with nothing in it that a terminal would take for a command.
+
+    Attributes:
+        title: One line.
+        columns: The `Column`s, all of the same length.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells, row by row."""
+        return list(zip(*(column.cells for column in self.columns), strict=True))
+
+    def text(self) -> str:
+        """The table for a terminal or a file, as wide as its content."""
+        widths = [max(map(len, (column.header, *column.cells))) for column in self.columns]
+        lines = [self.title]
+        for cells in (tuple(column.header for column in self.columns), *self.rows):
+            padded = [
+                cell.rjust(width) if column.right else cell.ljust(width)
+                for cell, width, column in zip(cells, widths, self.columns, strict=True)
+            ]
+            lines.append("  " + "  ".join(padded).rstrip())
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """The table for a notebook."""
+        style = {True: ' style="text-align: right"', False: ' style="text-align: left"'}
+
+        def row(cells: Iterable[str], tag: str) -> str:
+            made = (
+                f"<{tag}{style[column.right]}>{html.escape(cell)}</{tag}>"
+                for cell, column in zip(cells, self.columns, strict=True)
+            )
+            return f"<tr>{''.join(made)}</tr>"
+
+        head = row((column.header for column in self.columns), "th")
+        body = "".join(row(cells, "td") for cells in self.rows)
+        caption = f'<caption style="text-align: left">{html.escape(self.title)}</caption>'
+        return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def make_table(title: str, columns: Mapping[str, Iterable[str | int]]) -> Table:
+    """Makes a table of the columns that say something.
+
+    Args:
+        title: One line.
+        columns: Maps headers to cells. Numbers stand on the right, with commas at the thousands;
+            a column whose cells are all empty is left out.
+
+    Returns:
+        A `Table`.
+
+    Example:
+    ```python
+    print(make_table("Roles", {"role": ["kernel", "bias"], "weights": [15, 1]}).text())
+    ```
+    """
+    made = []
+    for header, given in columns.items():
+        cells = list(given)
+        texts = tuple(f"{c:,}" if isinstance(c, int) else printable(c) for c in cells)
+        if any(texts):
+            right = all(_is_number(cell) for cell in cells)
+            made.append(Column(header, texts, right))
+    return Table(title, tuple(made))
+
+
+def _is_number(cell: str | int) -> bool:
+    return isinstance(cell, int) or not cell or cell.endswith("%")
+
+
+def printable(text: str) -> str:
+    """A text on one line, with escapes for what would not show, or would steer a terminal.
+
+    The names of layers may come from a file that nobody vouches for.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
