@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from graphwd import regularizers
 from graphwd.errors import ArchiveError, EquivalenceError
 from graphwd.files import Path, Source, copy_range, replacing, same_content, same_range, write_all
-from graphwd.plans import Plan, make_plan
+from graphwd.plans import Decision, Plan, make_plan
 from graphwd.policy import Policy
 from graphwd.slots import Pointer, Slot, find_slots, set_regularizers
 from graphwd.zipcopy import STORED, Index, Member, copy_with, member_chunks, read_index, read_member
@@ -388,6 +388,23 @@ def slots_of_file(path: Path) -> list[Slot]:
     """
     with Archive(path) as archive:
         return archive.slots()
+
+
+def inspect_file(path: Path) -> Plan:
+    """Says what is penalised now in a saved model.
+
+    Args:
+        path: A `.keras` or a whole-model `.h5` file.
+
+    Returns:
+        A `Plan` without edits; its notes name the weights that the file doesn't tell of.
+
+    Raises:
+        ArchiveError: when the file is no saved model.
+    """
+    with Archive(path) as archive:
+        decisions = tuple(Decision(slot, None, slot.regularizer) for slot in archive.slots())
+        return Plan(None, decisions, archive.path, tuple(_notes(archive.unreached())))
 
 
 def plan_file(path: Path, policy: Policy) -> Plan:

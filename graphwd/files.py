@@ -135,11 +135,27 @@ def same_range(one: Source, start: int, other: Source, other_start: int, size: i
     """Whether two files hold the same bytes in two ranges of the same size."""
     done = 0
     while done < size:
+        nothing = min(
+            _hole(one.file.fileno(), start + done), _hole(other.file.fileno(), other_start + done)
+        )
+        done += nothing
         step = min(CHUNK, size - done)
-        if one.read(start + done, step) != other.read(other_start + done, step):
+        if step > 0 and one.read(start + done, step) != other.read(other_start + done, step):
             return False
         done += step
     return True
+
+
+def _hole(descriptor: int, position: int) -> int:
+    """The length of the hole at a position of a sparse file; 0 where there is data."""
+    if not hasattr(os, "SEEK_DATA"):
+        return 0
+    try:
+        return os.lseek(descriptor, position, os.SEEK_DATA) - position
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a hole up to the end of the file
+            return max(0, os.fstat(descriptor).st_size - position)
+        return 0  # this file system doesn't know about holes
 
 
 def same_content(one: Iterator[bytes], other: Iterator[bytes]) -> bool:

@@ -153,7 +153,9 @@ class _Owners:
             place += 2
         if not names and keys[0] in _METRICS:
             return None
-        return self._numbers.get(tuple(names), 0)
+        while names and tuple(names) not in self._numbers:
+            names.pop()  # a layer in a Sequential model may leave its name out of its config
+        return self._numbers[tuple(names)]
 
 
 class _LegacyOwners:
@@ -177,4 +179,5 @@ class _LegacyOwners:
         if len(candidates) == 1:
             return candidates[0][0]
         around = path.split("/")[:-1]
-        return next((number for number, unit in candidates if unit.names[-1] in around), 0)
+        matches = [candidate for candidate in candidates if candidate[1].names[-1] in around]
+        return max(matches, key=lambda match: len(match[1].names), default=(0,))[0]

@@ -35,6 +35,7 @@ class Window(io.RawIOBase):
 
     def __init__(self, file: io.FileIO, start: int = 0, size: int | None = None) -> None:
         super().__init__()
+        self.error: OSError | None = None  # what stopped a write; HDF5 can't close upon a raise
         self._file, self._start, self._size = file, start, size
         self._position = 0
 
@@ -100,18 +101,26 @@ class Window(io.RawIOBase):
             start, size = start + len(chunk), size - len(chunk)
 
     def write(self, data: ReadableBuffer) -> int:
-        """Writes at the present position."""
+        """Writes at the present position, or notes in `error` why it couldn't."""
         view = memoryview(data).cast("B")
-        self._file.seek(self._start + self._position)
         done = 0
-        while done < len(view):
-            done += self._file.write(view[done:]) or 0
-        self._position += done
-        return done
+        try:
+            self._file.seek(self._start + self._position)
+            while done < len(view):
+                done += self._file.write(view[done:])
+        except OSError as error:
+            self.error = self.error or error
+        self._position += len(view)
+        return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        """Sets the file's size."""
-        return self._file.truncate(self._start + (self._position if size is None else size))
+        """Sets the file's size, or notes in `error` why it couldn't."""
+        size = self._position if size is None else size
+        try:
+            self._file.truncate(self._start + size)
+        except OSError as error:
+            self.error = self.error or error
+        return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,7 @@ def open_store(path: str, window: Window, mode: str = "r") -> Iterator[Store]:
 
     Raises:
         ArchiveError: when there is no HDF5 file, or it turns out to be damaged.
+        OSError: when it couldn't be written; whatever is in it then is of no use.
     """
     import h5py
 
@@ -151,9 +161,11 @@ def open_store(path: str, window: Window, mode: str = "r") -> Iterator[Store]:
             yield Store(path, window, file)
     except (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         # What h5py raises for damaged files: HDF5's own errors have no common class.
-        if mode != "r" and isinstance(error, OSError) and error.errno is not None:
-            raise
+        if window.error is not None:
+            raise window.error from error
         raise ArchiveError(f"{path!r} holds damaged HDF5 data ({_first_line(error)}).") from error
+    if window.error is not None:
+        raise window.error
 
 
 def _first_line(error: Exception) -> str:
