@@ -5,7 +5,7 @@
 | `Functional`, `functional_like_constructor` | tell a graph of layers from other models | import error that says which Keras versions work |
 | `Layer._trainable`, `._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics` | the only view that keeps who owns which variable and in which order | the same |
 | `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
-| `Variable._initialize_with_initializer`, `._initialize`, `._value` | no random numbers for weights that are about to be copied | they are drawn and overwritten |
+| `Variable._initialize_with_initializer`, `._deferred_initialize`, `._direct_assign`, `._initialize`, `._value` | no random numbers for weights that are about to be copied | they are drawn and overwritten |
 | `Function._nodes` and the like | put the calls of a shared layer back into their order | the calls keep the order of the traversal |
 | `Trainer._compile_config`, `Optimizer._trainable_variables`, `._learning_rate` | compile arguments as the user gave them, serializable or not | what Keras can serialize is carried |
 """  # noqa: E501 # a table row can't be broken
@@ -32,7 +32,10 @@ except ImportError as error:
     ) from error
 
 VARIABLE: Any = keras.Variable
-DEFERS = hasattr(VARIABLE, "_initialize_with_initializer")
+DEFERS = all(
+    hasattr(VARIABLE, name)
+    for name in ("_initialize_with_initializer", "_deferred_initialize", "_direct_assign")
+)
 
 
 def is_functional(layer: Any) -> bool:
@@ -101,35 +104,51 @@ def initialize(variable: Any, tensor: Any) -> None:
 
 
 @contextlib.contextmanager
-def deferred(placeholder: Callable[[Any], Any] | None = None) -> Iterator[None]:
+def deferred(placeholder: Callable[[Any], Any] | None = None) -> Iterator[list[Any]]:
     """Leaves new variables without a value, so that none is drawn only to be overwritten.
 
     Args:
         placeholder: Gives a backend's stand-in for the value of a variable, for backends that
             need one; `None` leaves it out.
+
+    Yields:
+        A list that takes up the variables, in the order of their creation.
     """
+    waiting: list[Any] = []
     if not DEFERS:
-        yield
+        yield waiting
         return
-    original = VARIABLE._initialize_with_initializer
+    replaced = ("_initialize_with_initializer", "_deferred_initialize", "_direct_assign")
+    originals = {name: getattr(VARIABLE, name) for name in replaced}
 
     def wait(variable: Any, initializer: Any) -> None:
         variable._initializer = initializer
-        variable._shape = variable._validate_shape(variable._shape)
         variable._value = None if placeholder is None else placeholder(variable)
+        waiting.append(variable)
+
+    def assign_first(variable: Any, value: Any) -> None:
+        """A layer's `build` may assign to its variables; the first value ends the wait."""
+        if variable._value is None:
+            initialize(variable, value)
+        else:
+            originals["_direct_assign"](variable, value)
 
     VARIABLE._initialize_with_initializer = wait
+    VARIABLE._deferred_initialize = lambda variable: wait(variable, variable._initializer)
+    VARIABLE._direct_assign = assign_first
     try:
-        yield
+        yield waiting
     finally:
-        VARIABLE._initialize_with_initializer = original
+        for name, original in originals.items():
+            setattr(VARIABLE, name, original)
 
 
 def draw(variable: Any) -> None:
-    """Initializes a variable that `deferred` left without a value, by its own initializer."""
+    """Gives a variable that `deferred` left without a value the one of its own initializer."""
     initializer = variable._initializer
-    if initializer is not None and variable._value is None:
+    if initializer is not None:
         variable._initialize_with_initializer(initializer)
+        variable._initializer = None
 
 
 def node_of_call(layer: Any, arguments: Sequence[Any], origin: dict[int, Any]) -> Any:

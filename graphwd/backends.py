@@ -69,10 +69,17 @@ def _copy_torch(source: Any, target: Any) -> None:
 
     value = source.value.detach()
     with torch.no_grad():
-        if _keras.is_initialized(target) and target.value.device.type != "meta":
+        if has_value(target):
             target.value.copy_(value)
         else:
             _keras.initialize(target, value.clone())
+
+
+def has_value(variable: Any) -> bool:
+    """Whether a variable holds a value, not nothing or a stand-in."""
+    if not _keras.is_initialized(variable):
+        return False
+    return keras.backend.backend() != "torch" or variable.value.device.type != "meta"
 
 
 def same_bits(one: Any, other: Any) -> bool:

@@ -72,6 +72,13 @@ class _Cloner:
         self._order: dict[int, int] = {}
         self._pending: list[tuple[Any, Any]] = []
         self._layers: list[tuple[Any, Any]] = []
+        self._waiting: list[Any] = []
+
+    @contextlib.contextmanager
+    def _deferred(self) -> Iterator[None]:
+        with _keras.deferred(backends.placeholder) as waiting:
+            yield
+        self._waiting.extend(waiting)
 
     def clone_model(self, model: Any) -> Any:
         """Clones a model: a graph layer by layer, any other through its class."""
@@ -103,7 +110,7 @@ class _Cloner:
                     for pointer, index in unit.slots.items()
                     if self._changes[index]
                 }
-            with _keras.deferred(backends.placeholder):
+            with self._deferred():
                 copy = _rebuilt(layer, values, self.rebuild)
             if not self._fill(layer, copy):
                 self._pending.append((layer, copy))
@@ -130,7 +137,7 @@ class _Cloner:
                 layers.append(self._input(member))
             else:
                 layers.append(self.rebuild(member))
-        with _keras.deferred(backends.placeholder):
+        with self._deferred():
             copy = keras.Sequential(layers, name=model.name)
             if model.built and not copy.built:
                 copy.build_from_config(model.get_build_config())
@@ -174,7 +181,7 @@ class _Cloner:
         if node is not None and not any(target is copy for _, target in self._pending):
             outputs = _keras.replay(copy, node, args, kwargs)
         else:
-            with _keras.deferred(backends.placeholder):
+            with self._deferred():
                 outputs = copy(*args, **kwargs)
             self._settle_pending(copy)
         if node is not None:
@@ -198,6 +205,9 @@ class _Cloner:
                 self.copies[id(source)] = variable
                 backends.copy_variable(source, variable)
             self._layers.extend(layers)
+        for variable in self._waiting:
+            if not backends.has_value(variable):  # one that its layer does not track
+                _keras.draw(variable)
         for layer, target in self._layers:
             if _carry_state(layer, target):
                 for source, variable in walk.pair_variables([(layer, target)]):
