@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         PolicyError,
         UnreachableWeightError,
     )
+    from graphwd.logger import PenaltyLogger
     from graphwd.plans import Edit, Plan, UnmatchedRuleWarning
     from graphwd.policy import Policy, Rule
     from graphwd.verification import Report
@@ -44,6 +45,7 @@ _HOMES = {
         "PolicyError",
         "UnreachableWeightError",
     ],
+    "logger": ["PenaltyLogger"],
     "plans": ["Edit", "Plan", "UnmatchedRuleWarning"],
     "policy": ["Policy", "Rule"],
     "verification": ["Report"],
@@ -56,6 +58,7 @@ __all__ = [
     "EquivalenceError",
     "GraphwdError",
     "ModelError",
+    "PenaltyLogger",
     "Plan",
     "Policy",
     "PolicyError",

@@ -8,7 +8,7 @@ is copied: sharing would let training one model destroy or train the other.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -158,3 +158,40 @@ def finish(model: Any) -> None:
     if keras.backend.backend() == "torch":
         for _, _, layer in walk.layers_within(model):
             _keras.track_again(layer)
+
+
+def compiled(
+    function: Callable[[Sequence[Any]], Any], variables: Sequence[Any]
+) -> Callable[[], Any]:
+    """Makes one call of the backend out of a function of variables.
+
+    Args:
+        function: Computes a tensor from a list of variables, or of their values, with
+            `keras.ops`.
+        variables: A list of `keras.Variable`.
+
+    Returns:
+        A function without arguments that computes the tensor from the values of the moment, as
+        a numpy array. It is compiled when it is called first, but on PyTorch, where compiling
+        takes longer than all calls will.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        traced = tf.function(lambda: function(variables))
+        return lambda: traced().numpy()
+    if backend == "jax":
+        import jax
+
+        jitted = jax.jit(function)
+        return lambda: np.asarray(jitted([variable.value for variable in variables]))
+    if backend == "torch":
+        import torch
+
+        def eager() -> Any:
+            with torch.no_grad():
+                return function([variable.value for variable in variables]).cpu().numpy()
+
+        return eager
+    return lambda: keras.ops.convert_to_numpy(function(variables))

@@ -1,0 +1,34 @@
+"""Decisions by variable: what a policy decides on each weight of a live model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphwd import cloning
+from graphwd.plans import Decision, Plan, make_plan
+from graphwd.policy import Policy
+from graphwd.survey import survey
+
+
+def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[Any, Decision]]]:
+    """Says what a policy decides on each weight of a model.
+
+    Args:
+        model: A live, built `keras.Model`.
+        policy: As for `graphwd.rewrite`.
+
+    Returns:
+        The plan, and pairs of a `keras.Variable` and the `Decision` on the slot that governs it,
+        in the order of the model's layers. A weight of a layer that several composite layers hold
+        comes with the decision on each of its slots.
+    """
+    found = survey(model, cloning.probe)
+    plan = make_plan(
+        found.slots, Policy.coerce(policy), source=f"model {model.name!r}", notes=found.notes
+    )
+    pairs = [
+        (unit.weights[index].variable, plan.decisions[slot])
+        for unit in found.units
+        for index, slot in unit.governs.items()
+    ]
+    return plan, pairs
