@@ -2,8 +2,10 @@
 """The tables of keras-hub models that the tests rewrite.
 
 `BACKBONES` and `TASKS` map a public class name of `keras_hub.models` to a builder without
-arguments; `inputs_for` makes the arrays that such a model takes. `NOT_BUILDABLE` says which
-public classes are left out, and why.
+arguments; `inputs_for` makes the arrays that such a model takes. `VARIANTS` has more backbones of
+the same classes, with other parts inside. `NOT_BUILDABLE` says which public classes are left out
+(`public_classes` lists them all), and `NOT_CALLABLE`, `NOT_RELOADABLE`, `CALLS_CHANGE_WEIGHTS`
+and `SLOW` what to expect of the rest without any rewriting.
 """
 
 import functools
@@ -611,6 +613,118 @@ BACKBONES: dict[str, Callable[[], keras.Model]] = {
     name: functools.partial(build_backbone, name) for name in BACKBONE_ARGUMENTS
 }
 
+VISION = {
+    "gemma3": Part(
+        "gemma3.gemma3_vision_encoder:Gemma3VisionEncoder",
+        **STACK,
+        image_size=16,
+        patch_size=4,
+        pool_size=2,
+        output_dim=8,
+    ),
+}
+FLAN_T5 = Part(
+    "blip2.blip2_flan_t5_lm:BLIP2FlanT5",
+    **TEXT | {"num_layers": 1},
+    num_query_tokens=2,
+    qformer_hidden_dim=8,
+)
+# The same classes with other parts inside, by a name of their own.
+VARIANT_PARTS: dict[str, Part] = {
+    "BLIP2Backbone of Flan-T5": Part("BLIP2Backbone", language_model=FLAN_T5),
+    "CSPNetBackbone of cs3 stages": Part("CSPNetBackbone", stage_type="cs3"),
+    "Gemma3Backbone of text": Part("Gemma3Backbone", vision_encoder=None),
+    "Gemma3nBackbone with vision and audio": Part(
+        "Gemma3nBackbone",
+        vision_encoder_config=Config("MobileNetV5Backbone", use_msfa=False),
+        vision_hidden_size=8,
+        audio_encoder_config=Config(
+            "gemma3n.gemma3n_audio_encoder:Gemma3nAudioEncoder",
+            hidden_size=8,
+            input_feat_size=32,
+            sscp_conv_channel_size=[4, 8],
+            sscp_conv_kernel_size=[(3, 3), (3, 3)],
+            sscp_conv_stride_size=[(2, 2), (2, 2)],
+            sscp_conv_group_norm_eps=1e-5,
+            num_hidden_layers=1,
+            rms_norm_eps=1e-6,
+            gradient_clipping=1.0,
+            residual_weight=0.5,
+            num_attention_heads=2,
+            attention_chunk_size=4,
+            num_attention_context_right=2,
+            num_attention_context_left=5,
+            attention_logit_cap=50.0,
+            conv_kernel_size=3,
+            reduction_factor=1,
+        ),
+        audio_hidden_size=8,
+    ),
+    "Gemma4Backbone with vision and audio": Part(
+        "Gemma4Backbone",
+        vision_encoder=Part(
+            "gemma4.gemma4_vision_encoder:Gemma4VisionEncoder",
+            **STACK,
+            image_size=16,
+            patch_size=4,
+            pool_size=2,
+            head_dim=4,
+            output_dim=8,
+        ),
+        audio_encoder=Part(
+            "gemma4.gemma4_audio_encoder:Gemma4AudioEncoder",
+            input_feat_size=16,
+            hidden_size=8,
+            num_heads=2,
+            num_layers=1,
+            chunk_size=4,
+            context_left=5,
+            sscp_conv_channels=(4, 4),
+            output_proj_dims=8,
+            output_dim=8,
+        ),
+        num_audio_tokens_per_clip=2,
+    ),
+    "HGNetV2Backbone of the last stage": Part("HGNetV2Backbone", out_features=["stage2"]),
+    "LlamaBackbone of tied embeddings": Part("LlamaBackbone", tie_word_embeddings=True),
+    "Qwen3_5Backbone with vision": Part(
+        "Qwen3_5Backbone",
+        vision_encoder=Part(
+            "qwen3_5.qwen3_5_vision_encoder:Qwen3_5VisionEncoder",
+            depth=1,
+            hidden_size=8,
+            num_heads=2,
+            intermediate_size=16,
+            patch_size=4,
+            out_hidden_size=8,
+            num_position_embeddings=16,
+        ),
+        mrope_section=[1, 0, 0],
+    ),
+    "ResNetBackbone of pre-activated bottlenecks": Part(
+        "ResNetBackbone", block_type="bottleneck_block", use_pre_activation=True
+    ),
+    "StableDiffusion3Backbone with T5": Part(
+        "StableDiffusion3Backbone",
+        t5=Part(
+            "stable_diffusion_3.t5_encoder:T5Encoder", **TEXT | {"num_layers": 1, "hidden_dim": 16}
+        ),
+    ),
+    "T5Gemma2Backbone with vision": Part("T5Gemma2Backbone", vision_encoder=VISION["gemma3"]),
+    "ViTBackbone without a class token": Part("ViTBackbone", use_class_token=False),
+}
+
+
+def build_variant(name: str) -> keras.Model:
+    """Returns a new tiny backbone, with the same weights at every call."""
+    keras.utils.set_random_seed(0)
+    return VARIANT_PARTS[name].build()
+
+
+VARIANTS: dict[str, Callable[[], keras.Model]] = {
+    name: functools.partial(build_variant, name) for name in VARIANT_PARTS
+}
+
 # One tiny vocabulary a kind of tokenizer, with the special tokens of every family.
 WORDS = ["a", "big", "cat", "sat"]
 ANGLED = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "<bos>", "<eos>", "<cls>", "<image>"]
@@ -735,12 +849,7 @@ TASK_ARGUMENTS: dict[str, dict[str, Any]] = {
     "BLIP2Seq2SeqLM": {
         "backbone": Part(
             "BLIP2Backbone",
-            language_model=Part(
-                "blip2.blip2_flan_t5_lm:BLIP2FlanT5",
-                **TEXT | {"num_layers": 1},
-                num_query_tokens=2,
-                qformer_hidden_dim=8,
-            ),
+            language_model=FLAN_T5,
         )
     },
     "DepthAnythingDepthEstimator": {"depth_estimation_type": "relative"},
@@ -813,8 +922,28 @@ NOT_CALLABLE: dict[str, str] = {
     "Gemma4AssistantCausalLM": "drafts tokens for another model, and refuses a call of its own",
 }
 NOT_RELOADABLE: dict[str, str] = {
+    "LlamaBackbone of tied embeddings": "its get_config leaves out tie_word_embeddings",
+    "Gemma3nCausalLM": "its head holds the embedding's first values as a constant in the graph, "
+    "so a model that is built again and then gets the weights has other logits",
     "RWKV7CausalLM": "RWKVTokenizer saves its vocabulary as an asset that it then can't load",
 }
+
+CALLS_CHANGE_WEIGHTS: dict[str, str] = uniform(
+    [
+        "SegFormerBackbone",
+        "SegFormerImageSegmenter",
+        "DeepLabV3Backbone",
+        "DeepLabV3ImageSegmenter",
+    ],
+    "batch normalization in training mode at every call: the moving statistics change",
+)
+# Seconds rather than tenths of a second to build, however small: many layers, or traced ones.
+SLOW = frozenset(
+    listed("""BASNetBackbone BASNetImageSegmenter BLIP2Seq2SeqLM DFineBackbone DFineObjectDetector
+    SAM3PromptableConceptBackbone SAM3PromptableConceptImageSegmenter StableDiffusion3Backbone
+    StableDiffusion3ImageToImage StableDiffusion3Inpaint StableDiffusion3TextToImage
+    SwinTransformerBackbone SwinTransformerImageClassifier T5Backbone T5Seq2SeqLM""")
+)
 
 
 def public_classes(base: str) -> set[str]:
@@ -831,8 +960,24 @@ OPEN_LENGTHS = {
     "masks": (1, 8, 8),
     "encoder_input_values": (2048,),
     "vision_indices": (4,),
+    # Gemma 3n and 4: one image of 16 patches, one clip of 16 frames
+    "pixel_values": (1, 16, 48),
+    "pixel_position_ids": (1, 16),
+    "audio_mel": (1, 16),
+    "audio_mel_mask": (1, 16),
+    "audio_indices": (2,),
+    "input_features": (1, 16),
+    "input_features_mask": (1, 16),
 }
-INTEGERS = {"num_steps": (1, 3), "mask_positions": (0, SEQUENCE), "points": (0, IMAGE)}
+# Qwen 3.5 describes its images by grids: one of a frame of two by two patches, merged into a token
+GRID = np.array([1, 2, 2])
+GRID_LENGTHS = {"pixel_values": (4,), "image_grid_thw": (1,), "vision_indices": (1,)}
+INTEGERS = {
+    "num_steps": (1, 3),
+    "pixel_position_ids": (0, 4),
+    "mask_positions": (0, SEQUENCE),
+    "points": (0, IMAGE),
+}
 
 
 def make_shape(tensor: Any, name: str, names: set[str], batch: int) -> tuple[int, ...]:
@@ -840,10 +985,11 @@ def make_shape(tensor: Any, name: str, names: set[str], batch: int) -> tuple[int
     sizes = tensor.shape[1:]
     if name == "encoder_padding_mask" and "encoder_input_values" in names:
         name = "encoder_input_values"  # raw audio: the mask is as long as the sound
+    known = GRID_LENGTHS if "image_grid_thw" in names else OPEN_LENGTHS
     is_image = len(sizes) == 3 and sizes[-1] in (1, 3)
     is_video = len(sizes) == 4
     rest = itertools.repeat(IMAGE if is_image else 1 if is_video else SEQUENCE)
-    lengths = itertools.chain(OPEN_LENGTHS.get(name, ()), rest)
+    lengths = itertools.chain(known.get(name, ()), rest)
     return (batch, *(next(lengths) if size is None else size for size in sizes))
 
 
@@ -855,7 +1001,9 @@ def make_values(shape: tuple[int, ...], name: str, is_whole: bool, generator: An
         return values
     if name.endswith("segment_ids"):
         return np.broadcast_to(np.arange(shape[1]) >= shape[1] // 2, shape)
-    if name.endswith("vision_indices"):
+    if name == "image_grid_thw":
+        return np.broadcast_to(GRID, shape)
+    if name.endswith(("vision_indices", "audio_indices")):
         return np.broadcast_to(np.arange(shape[1]), shape)
     if name.endswith("token_ids"):
         return generator.integers(1, VOCABULARY, shape)
