@@ -12,15 +12,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from graphwd import walk
+from graphwd import _keras, regularizers, walk
 from graphwd.errors import ModelError
-from graphwd.slots import CARRIED
+from graphwd.slots import CARRIED, SUFFIX
 
 _ATTRIBUTE = "_graphwd_carried"
 _classes: dict[type, type] = {}
@@ -168,6 +168,8 @@ def fingerprint(weights: Sequence[walk.Weight]) -> str:
 def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: str) -> Any:
     """Makes a layer carry penalties, in place of those that it carries already.
 
+    With no penalties the layer has its own class afterwards.
+
     Args:
         layer: A layer, built or not.
         penalties: Records made by `penalty`.
@@ -180,6 +182,8 @@ def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: str) -> Any
         ModelError: when the penalties don't fit the layer's variables.
     """
     detach(layer)
+    if not penalties:
+        return layer
     cls = type(layer)
     serialized = keras.saving.serialize_keras_object(layer)
     identity = {key: serialized[key] for key in ("module", "class_name", "registered_name")}
@@ -227,6 +231,74 @@ def settle(layer: Any) -> None:
         variable = weights[record["index"]].variable
         variable.regularizer = keras.regularizers.deserialize(dict(record["regularizer"]))
     carried.settled = True
+    hand_down(layer)
+
+
+def hand_down(layer: Any) -> None:
+    """Lets the layers of a Functional model keep their penalties by themselves, too.
+
+    The model carries what its config leaves out, but a user may take its layers into another
+    model (`keras.Model(backbone.inputs, backbone.layers[-2].output)`), which is saved layer by
+    layer. So each has what its variables have: Keras's own layers in their attributes, others by
+    carrying it.
+
+    Args:
+        layer: Any layer; only a Functional model has layers to hand down to.
+    """
+    if not _keras.is_functional(layer):
+        return
+    stack = list(layer.layers)
+    while stack:
+        member = stack.pop()
+        if _keras.is_graph(member):
+            stack.extend(member.layers)
+            continue
+        weights = walk.weights(member)
+        records = []
+        for index, weight in enumerate(weights):
+            regularizer = weight.variable.regularizer
+            role = walk.role_of(weight)
+            attribute = f"{role}{SUFFIX}"
+            if weight.owner is member and attribute in vars(member) and walk.is_stock(member):
+                setattr(member, attribute, regularizer)
+            elif regularizer is not None:
+                serialized = regularizers.serialize(regularizer)
+                records.append(penalty(index, weight, role, dict(serialized or {})))
+        if records != carried_penalties(member):
+            attach(member, records, fingerprint(weights))
+
+
+def snapshot(layer: Any) -> Callable[[], None]:
+    """Remembers every regularizer within a layer: on variables, in attributes, and carried.
+
+    Args:
+        layer: A layer.
+
+    Returns:
+        A function that brings all of it back.
+    """
+    remembered = []
+    for _, _, inner in walk.layers_within(layer):
+        attributes = {name: value for name, value in vars(inner).items() if name.endswith(SUFFIX)}
+        penalised = [
+            (variable, variable.regularizer)
+            for variables in _keras.own_variables(inner)
+            for variable in variables
+        ]
+        remembered.append((inner, type(inner), vars(inner).get(_ATTRIBUTE), attributes, penalised))
+
+    def restore() -> None:
+        for inner, cls, carried, attributes, penalised in remembered:
+            inner.__class__ = cls
+            vars(inner).pop(_ATTRIBUTE, None)
+            if carried is not None:
+                vars(inner)[_ATTRIBUTE] = carried
+            for name, value in attributes.items():
+                setattr(inner, name, value)
+            for variable, regularizer in penalised:
+                variable.regularizer = regularizer
+
+    return restore
 
 
 def carried_penalties(layer: Any) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ import keras
 from graphwd import _keras, backends, carrier, compiling, walk
 from graphwd.errors import GraphwdError, ModelError
 from graphwd.plans import Plan
-from graphwd.slots import SUFFIX, Pointer, set_regularizers
-from graphwd.survey import Survey, Unit, role_of
+from graphwd.slots import SUFFIX, Pointer, set_regularizers, strip_carried
+from graphwd.survey import Survey, Unit
 
 
 def clone(survey: Survey, plan: Plan) -> Any:
@@ -239,10 +239,11 @@ class _Cloner:
             target = self.copies[id(unit.weights[index].variable)]
             place = targets[id(target)]
             penalties.append(
-                carrier.penalty(place, weights[place], role_of(unit.weights[index]), dict(after))
+                carrier.penalty(
+                    place, weights[place], walk.role_of(unit.weights[index]), dict(after)
+                )
             )
-        if penalties:
-            carrier.attach(copy, penalties, carrier.fingerprint(weights))
+        carrier.attach(copy, penalties, carrier.fingerprint(weights))
 
 
 def _carry_state(layer: Any, copy: Any) -> bool:
@@ -275,7 +276,7 @@ def _rebuilt(layer: Any, values: Mapping[Pointer, Any], rebuild: Any) -> Any:
     try:
         with _live_objects(layer), _dtype_of(layer), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config = carrier.plain_config(layer)
+            config = strip_carried({"config": carrier.plain_config(layer)})["config"]
             config = _with_live_layers(config, rebuild)
             config = _with_live_functions(layer, config)
             config = _edited(config, values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,8 +11,6 @@ from graphwd import carrier, graph, regularizers, survey, walk
 from graphwd.errors import EquivalenceError, ModelError
 from graphwd.plans import Plan
 from graphwd.slots import SUFFIX, Pointer, set_regularizers
-
-_Undo = list[Callable[[], None]]
 
 
 def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
@@ -31,10 +28,10 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
         ModelError: when a layer keeps its regularizer where it can't be set from outside.
         EquivalenceError: when the proof fails. Either way the model is as it was before.
     """
-    undo: _Undo = []
+    restore = carrier.snapshot(found.model)
     try:
         for unit in found.units:
-            _edit_unit(found, unit, plan, undo)
+            _edit_unit(found, unit, plan)
         if verify:
             expected = set_regularizers(found.serialized, plan.config_edits())
             comparison = graph.compare(expected, survey.serialize(found.model), match="names")
@@ -45,42 +42,27 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
                     comparison,
                 )
     except BaseException:
-        for step in reversed(undo):
-            step()
+        restore()
         raise
     return found.model
 
 
-def _edit_unit(found: survey.Survey, unit: survey.Unit, plan: Plan, undo: _Undo) -> None:
+def _edit_unit(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
     for pointer, index in unit.slots.items():
         if plan.decisions[index].changes:
-            _set_in_config(found, unit, pointer, index, plan.decisions[index].after, undo)
+            _set_in_config(found, unit, pointer, index, plan.decisions[index].after)
     in_config = set(unit.slots.values())
     carried = []
     for index, slot in unit.governs.items():
         decision = plan.decisions[slot]
         variable = unit.weights[index].variable
         if slot not in in_config and decision.after is not None:
-            role = survey.role_of(unit.weights[index])
+            role = walk.role_of(unit.weights[index])
             carried.append(carrier.penalty(index, unit.weights[index], role, dict(decision.after)))
         if not regularizers.equal(regularizers.serialize(variable.regularizer), decision.after):
-            _set(variable, "regularizer", _deserialized(decision.after), undo)
-    before = carrier.carried_penalties(unit.layer)
-    if carried == before:
-        return
-    fingerprint = carrier.fingerprint(unit.weights)
-    undo.append(lambda: _restore_carried(unit.layer, before, fingerprint))
-    if carried:
-        carrier.attach(unit.layer, carried, fingerprint)
-    else:
-        carrier.detach(unit.layer)
-
-
-def _restore_carried(layer: Any, penalties: list[dict[str, Any]], weights: str) -> None:
-    if penalties:
-        carrier.attach(layer, penalties, weights)
-    else:
-        carrier.detach(layer)
+            variable.regularizer = _deserialized(decision.after)
+    carrier.attach(unit.layer, carried, carrier.fingerprint(unit.weights))
+    carrier.hand_down(unit.layer)
 
 
 def _set_in_config(
@@ -89,7 +71,6 @@ def _set_in_config(
     pointer: Pointer,
     index: int,
     after: regularizers.Serialized | None,
-    undo: _Undo,
 ) -> None:
     """Sets the attribute from which a layer's get_config reads a slot.
 
@@ -105,7 +86,7 @@ def _set_in_config(
             f"{found.slots[index].path}; rewrite without in_place=True instead."
         )
     for holder, attribute in holders:
-        _set(holder, attribute, _deserialized(after), undo)
+        setattr(holder, attribute, _deserialized(after))
 
 
 def _holders(unit: survey.Unit, pointer: Pointer, role: str) -> list[tuple[Any, str]]:
@@ -136,12 +117,6 @@ def _layer_at(layer: Any, pointer: Pointer) -> Any:
         if inner.name == name:
             return inner
     return layer
-
-
-def _set(target: Any, attribute: str, value: Any, undo: _Undo) -> None:
-    before = getattr(target, attribute)
-    undo.append(lambda: setattr(target, attribute, before))
-    setattr(target, attribute, value)
 
 
 def _deserialized(serialized: regularizers.Serialized | None) -> Any:

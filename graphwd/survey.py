@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 
 from graphwd import _keras, carrier, regularizers, walk
-from graphwd.slots import SUFFIX, Pointer, Slot, find_slots, strip_carried
+from graphwd.slots import Pointer, Slot, find_slots, strip_carried
 
 Probe = Callable[[Any, Mapping[Pointer, Any]], Any]
 
@@ -168,7 +168,7 @@ def _with_unreached(
 
 
 def _unreached(unit: Unit, weight: walk.Weight, trainable: set[int]) -> Slot:
-    role = role_of(weight)
+    role = walk.role_of(weight)
     before = weight.variable.regularizer
     return Slot(
         path="/".join((*unit.names, *weight.names, role)),
@@ -186,34 +186,6 @@ def penalisable(variable: Any) -> bool:
     return "float" in str(variable.dtype) and not getattr(
         variable, "overwrite_with_gradient", False
     )
-
-
-def role_of(weight: walk.Weight) -> str:
-    """The role of a weight that no slot reaches.
-
-    That is the prefix of its layer's regularizer argument where the layer has one for it, and
-    the name of the variable otherwise.
-    """
-    name: str = weight.variable.name
-    prefixes = [
-        attribute.removeprefix("_").removesuffix(SUFFIX)
-        for attribute in (*vars(weight.owner), *dir(type(weight.owner)))
-        if attribute.endswith(SUFFIX) and attribute != f"activity{SUFFIX}"
-    ]
-    return _prefix_for(name, prefixes) or name
-
-
-def _prefix_for(name: str, prefixes: Iterable[str]) -> str | None:
-    """The role among `prefixes` that Keras's names give to a variable of this name."""
-    prefixes = set(prefixes)
-    if name in prefixes:
-        return name
-    for prefix in prefixes:
-        if name.startswith(f"{prefix}_"):
-            return prefix
-    if name == "kernel" and "depthwise" in prefixes and "pointwise" not in prefixes:
-        return "depthwise"
-    return None
 
 
 def _note_difference(slot: Slot, variable: Any, differences: list[str]) -> None:
@@ -313,12 +285,11 @@ def _governed(
     by_role = {slots[i].role: p for p, i in candidates.items() if len(p) == 2}
     conventional: dict[int, Pointer] = {}
     for index, weight in enumerate(unit.weights):
-        role = _prefix_for(weight.variable.name, by_role)
+        role = walk.prefix_for(weight.variable.name, by_role)
         if role is not None:
             conventional[index] = by_role[role]
-    stock = type(unit.layer).__module__.startswith("keras.src.layers.")
     plain = len(by_role) == len(candidates) and len(conventional) == len(unit.weights)
-    if probe is None or (stock and plain):
+    if probe is None or (walk.is_stock(unit.layer) and plain):
         return conventional
     serialized = serialize(unit.layer)
     key = _key(unit.layer, serialized)

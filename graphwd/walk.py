@@ -9,6 +9,7 @@ from typing import Any
 
 from graphwd import _keras
 from graphwd.errors import ModelError
+from graphwd.slots import SUFFIX
 
 _NUMBER = re.compile(r"_\d+$")
 
@@ -33,6 +34,11 @@ class Weight:
 def class_name(layer: Any) -> str:
     """A layer's class name as its config has it."""
     return type(layer).__name__
+
+
+def is_stock(layer: Any) -> bool:
+    """Whether a layer is one of Keras's own, whose names follow Keras's conventions."""
+    return type(layer).__module__.startswith("keras.src.layers.")
 
 
 def layers_within(layer: Any) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], Any]]:
@@ -61,6 +67,34 @@ def weights(layer: Any) -> list[Weight]:
                 seen.add(id(variable))
                 found.append(Weight(names, layers, current, variable))
     return found
+
+
+def role_of(weight: Weight) -> str:
+    """The role of a weight that no slot reaches.
+
+    That is the prefix of its layer's regularizer argument where the layer has one for it, and
+    the name of the variable otherwise.
+    """
+    name: str = weight.variable.name
+    prefixes = [
+        attribute.removeprefix("_").removesuffix(SUFFIX)
+        for attribute in (*vars(weight.owner), *dir(type(weight.owner)))
+        if attribute.endswith(SUFFIX) and attribute != f"activity{SUFFIX}"
+    ]
+    return prefix_for(name, prefixes) or name
+
+
+def prefix_for(name: str, prefixes: Iterable[str]) -> str | None:
+    """The role among `prefixes` that Keras's names give to a variable of this name."""
+    prefixes = set(prefixes)
+    if name in prefixes:
+        return name
+    for prefix in prefixes:
+        if name.startswith(f"{prefix}_"):
+            return prefix
+    if name == "kernel" and "depthwise" in prefixes and "pointwise" not in prefixes:
+        return "depthwise"
+    return None
 
 
 def plain_name(name: str) -> str:
