@@ -1,0 +1,677 @@
+"""The graph of a serialized model, with networkx, and a proof that two of them are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from graphwd import values
+from graphwd.errors import ModelError
+from graphwd.values import Mask, contrast, keys_text, show
+from graphwd.wiring import (
+    DEEPEST_LAYER,
+    INPUTS,
+    OUTPUTS,
+    Call,
+    Level,
+    Links,
+    Position,
+    as_object,
+    model_kind,
+    name_of,
+    read,
+    too_deep,
+)
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+Match: TypeAlias = Literal["auto", "names", "structure"]
+
+_STRUCTURE = ("layers", "input_layers", "output_layers")
+# Shapes that Keras recorded while it built the model: where a layer differs, so do the shapes
+# after it, and the reader wants the cause.
+_RECORDED = ("build_config", "build_input_shape")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a comparison of two serialized models found.
+
+    Attributes:
+        problems: One line each: the layer, and what differs; empty if the models are the same.
+        names: The layer paths of the original, and those of the rewritten model that stand for
+            them. Complete if there are no problems.
+        nodes: How many layer calls the original has, those of nested models included.
+        edges: How many tensors go from one call to another in it.
+    """
+
+    problems: tuple[str, ...]
+    names: dict[str, str]
+    nodes: int
+    edges: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the models are the same."""
+        return not self.problems
+
+
+def build(config: Mapping[str, Any]) -> nx.MultiDiGraph[Call]:
+    """Builds the graph of a serialized model.
+
+    There is a node for every call of a layer, `(layer name, number of the call)`: the calls of
+    a shared layer share its name. An edge goes from the call that makes a tensor to the call
+    that takes it; its key is the argument's position, such as `("args", 0, 1)`, and its
+    attribute `tensor` says which output of the maker it is. Two more nodes, `INPUTS` and
+    `OUTPUTS`, hold the model's own inputs and outputs in their order.
+
+    Both dialects are read: Keras 3's, and Keras 2's (legacy `.h5` files).
+
+    Args:
+        config: A model as `keras.saving.serialize_keras_object` gives it, as its `get_config()`
+            does, or as parsed from a file. A model that is neither functional nor sequential is
+            one opaque node.
+
+    Returns:
+        The graph. A call's node has the attributes `layer` (its name), `class_name`, `module`,
+        `config` (as given, not a copy), `constants` (the arguments that are not tensors, by
+        position) and `model` (the graph of a nested model, or `None`).
+
+    Raises:
+        ModelError: The config is damaged: layers that lack a name or share one, tensors of
+            layers that aren't there, or a loop.
+
+    Example:
+
+    >>> graph = build({"class_name": "Sequential", "config": {"name": "s", "layers": [
+    ...     {"class_name": "Dense", "config": {"name": "dense", "units": 4}}]}})
+    >>> sorted(graph.nodes)
+    [('dense', 0), ('inputs', -1), ('outputs', -1)]
+    """
+    import networkx as nx  # only who asks for a graph waits for it
+
+    top = read(as_object(config))
+    pending = [(top, 0)]
+    while pending:
+        level, depth = pending.pop()
+        if depth > DEEPEST_LAYER:
+            raise too_deep()
+        if not nx.is_directed_acyclic_graph(level.graph):
+            raise ModelError(f"The layers of {level.title} form a loop; the config is damaged.")
+        nested: dict[str, nx.MultiDiGraph[Call]] = {}
+        for name, entry in level.layers.items():
+            if entry is not config and model_kind(entry) != "opaque":
+                inner = read(entry)
+                nested[name] = inner.graph
+                pending.append((inner, depth + 1))
+        for node in level.nodes():
+            entry = level.layers[node[0]]
+            level.graph.nodes[node].update(
+                layer=node[0],
+                class_name=entry.get("class_name"),
+                module=entry.get("module"),
+                config=entry.get("config"),
+                constants=level.constants.get(node, {}),
+                model=nested.get(node[0]),
+            )
+    return top.graph
+
+
+def compare(
+    original: Mapping[str, Any],
+    rewritten: Mapping[str, Any],
+    *,
+    ignore: Iterable[tuple[Any, ...]] = (),
+    match: Match = "auto",
+) -> Comparison:
+    """Compares two serialized models: the same layers, wired the same way, or where they differ.
+
+    Compared are every layer's class and config, the tensors that it takes and their order, its
+    other call arguments, which layers are shared, the model's inputs and outputs with their
+    order and structure, and the same inside nested models. The time is linear in the size of the
+    models, and nothing recurses.
+
+    Layers are matched by their names where both models have the same names, else by structure:
+    the outputs stand in an order, and so do the arguments of every call, so that a walk from
+    the outputs back to the inputs leaves one counterpart for each call, and no search.
+
+    Not compared is whether initializers and the like are one shared object or several equal
+    ones (they hold no weights), and how calls of a shared layer are numbered.
+
+    Args:
+        original: A serialized model, as for `build`.
+        rewritten: The model that shall be the same.
+        ignore: Pointers into `original`: what stands there, on both sides, isn't compared.
+        match: `"names"` to insist on equal names of the layers and the model, `"structure"` to
+            leave all names out of it, `"auto"` to decide for each model and nested model by
+            its layers' names; then a model's own name doesn't count.
+
+    Returns:
+        A `Comparison`.
+
+    Raises:
+        ModelError: One of the configs is damaged, as for `build`.
+
+    Example:
+
+    >>> one = {"class_name": "Dense", "config": {"name": "dense", "units": 3}}
+    >>> other = {"class_name": "Dense", "config": {"name": "dense", "units": 4}}
+    >>> compare(one, other).problems
+    ('the model: units is 3 in the original and 4 in the rewritten model',)
+    """
+    one, other = as_object(original), as_object(rewritten)
+    mask = values.mask_of(ignore)
+    if one is not original and mask is not None:
+        mask = {"config": mask}
+    comparer = _Comparer(match)
+    comparer.pending.append(
+        _Task(one, other, _Owner("the model", "", "", 0), mask, match == "names")
+    )
+    comparer.run()
+    return comparer.result()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Owner:
+    """The model or layer that a difference belongs to, by its path in either model."""
+
+    kind: str
+    path: str
+    counterpart: str
+    depth: int
+
+    @property
+    def title(self) -> str:
+        if not self.path:
+            return self.kind
+        if self.path == self.counterpart:
+            return f"{self.kind} {show(self.path)}"
+        return f"{self.kind} {show(self.path)} ({show(self.counterpart)} in the rewritten model)"
+
+    def inner(self, kind: str, name: str, counterpart: str) -> _Owner:
+        if self.depth >= DEEPEST_LAYER:
+            raise too_deep()
+        if self.path:
+            name, counterpart = f"{self.path}/{name}", f"{self.counterpart}/{counterpart}"
+        return _Owner(kind, name, counterpart, self.depth + 1)
+
+
+@dataclass(slots=True)
+class _Task:
+    """Two models that are still to be compared."""
+
+    original: Mapping[str, Any]
+    rewritten: Mapping[str, Any]
+    owner: _Owner
+    mask: Mask | None
+    named: bool  # whether the models' own names count
+    entry: bool = False  # whether they stand in the list of another model's layers
+
+
+class _Findings:
+    """What one way of matching two models' layers finds."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.recorded: list[str] = []
+        self.names: dict[str, str] = {}
+        self.pending: list[_Task] = []
+        self.shared: list[tuple[int | None, int | None, _Owner]] = []
+
+    def add(self, other: _Findings) -> None:
+        self.problems += other.problems
+        self.recorded += other.recorded
+        for name, counterpart in other.names.items():
+            self.names.setdefault(name, counterpart)
+        self.pending += other.pending
+        self.shared += other.shared
+
+
+class _Comparer(_Findings):
+    """Compares two models, and the models that it finds in them, one after the other."""
+
+    def __init__(self, match: Match) -> None:
+        super().__init__()
+        self.match = match
+        self.nodes = 0
+        self.edges = 0
+
+    def run(self) -> None:
+        while self.pending:
+            task = self.pending.pop()
+            before = len(self.pending)
+            self._compare(task)
+            # What a model holds comes in its order, before what stands beside it.
+            self.pending[before:] = reversed(self.pending[before:])
+        self._compare_sharing()
+
+    def result(self) -> Comparison:
+        problems = list(self.problems)
+        if problems and len(self.recorded) > 1:
+            problems.append(
+                f"{len(self.recorded)} recorded shapes differ, too, as they do after such a "
+                f"difference; the first: {self.recorded[0]}"
+            )
+        else:
+            problems += self.recorded
+        return Comparison(tuple(problems), self.names, self.nodes, self.edges)
+
+    def _compare(self, task: _Task) -> None:
+        one = read(task.original)
+        self.nodes += sum(one.calls.values())
+        # A model's inputs and outputs have an edge each, but are no call of a layer.
+        self.edges += sum(maker[1] >= 0 <= taker[1] for maker, taker, _, _ in one.edges)
+        other = _same_wiring(one, task.original, task.rewritten)
+        wired = other is not None
+        other = other or read(task.rewritten)
+        if one.kind != other.kind or one.kind == "opaque":
+            pair = _Pair(one, other, task, task.named)
+            pair.compare_objects(task.original, task.rewritten, task.owner, task.mask, task.entry)
+            self.add(pair)
+            return
+        same_names = one.layers.keys() == other.layers.keys()
+        named = self.match == "names" or (self.match == "auto" and same_names)
+        pair = _Pair(one, other, task, named)
+        pair.compare_models(wired)
+        if pair.problems and self.match == "auto" and not same_names:
+            # Neither way fits. Where most names are the same they tell the fault best.
+            common = one.layers.keys() & other.layers.keys()
+            if 2 * len(common) >= min(len(one.layers), len(other.layers)):
+                pair = _Pair(one, other, task, True)
+                pair.compare_models(wired=False)
+        self.add(pair)
+
+    def _compare_sharing(self) -> None:
+        """Compares which layers, in whatever nested models they stand, are one object."""
+        for side in (0, 1):
+            groups: dict[int, list[tuple[int | None, int | None, _Owner]]] = {}
+            for triple in self.shared:
+                number = triple[side]
+                if isinstance(number, int):
+                    groups.setdefault(number, []).append(triple)
+            here, there = ("original", "rewritten model")[:: 1 - 2 * side]
+            for (*counterparts, owner), *others in groups.values():
+                for triple in others:
+                    if counterparts[1 - side] is None or triple[1 - side] != counterparts[1 - side]:
+                        self.problems.append(
+                            f"{owner.title} and {triple[2].title} are one shared layer in the "
+                            f"{here} and two layers in the {there}"
+                        )
+                        break
+
+
+class _Pair(_Findings):
+    """Compares two models' graphs, with the layers matched in one of the two ways."""
+
+    def __init__(self, one: Level, other: Level, task: _Task, named: bool) -> None:
+        super().__init__()
+        self.one = one
+        self.other = other
+        self.task = task
+        self.named = named
+        self.layers: dict[str, str] = {}
+        self.calls: dict[Call, Call] = {INPUTS: INPUTS, OUTPUTS: OUTPUTS}
+        self.links: Links = {}
+        self.other_links: Links = {}
+
+    def compare_models(self, wired: bool) -> None:
+        """Compares layers and wiring, or only the layers of models known to be `wired` alike."""
+        task = self.task
+        mask: Mask | None = {} if task.mask is None else task.mask.get("config", {})
+        layer_masks: Mask | None = {} if mask is None else mask.get("layers", {})
+        structure = None if mask is None else {**mask, **dict.fromkeys(_STRUCTURE)}
+        own_mask = {**(task.mask or {}), "config": structure}
+        inner_named, self.named = self.named, task.named
+        self.compare_objects(task.original, task.rewritten, task.owner, own_mask, task.entry)
+        self.named = inner_named
+        if not wired:
+            self.links, self.other_links = self.one.links(), self.other.links()
+        if wired:
+            self.layers = {name: name for name in self.one.layers}
+        elif self.named:
+            self._match_names()
+        else:
+            self._match_structure()
+        for name, counterpart in self.layers.items():
+            inner: Mask | None = {}
+            if layer_masks is not None:
+                inner = layer_masks.get(self.one.indices[name], {})
+            self._compare_layer(name, counterpart, inner if layer_masks is not None else None)
+        if not wired:
+            self._compare_calls()
+            if not self.problems:
+                self._report_unmatched()
+
+    def _match_names(self) -> None:
+        one, other, owner = self.one, self.other, self.task.owner
+        for name, count in one.calls.items():
+            if name not in other.calls:
+                title = owner.inner("layer", name, name).title
+                self.problems.append(f"{title} is missing in the rewritten model")
+                continue
+            self.layers[name] = name
+            for number in range(min(count, other.calls[name])):
+                self.calls[name, number] = (name, number)
+        for name in other.calls:
+            if name not in one.calls:
+                title = owner.inner("layer", name, name).title
+                self.problems.append(f"{title} is in the rewritten model only")
+        if any(count > 1 for count in one.calls.values()) and self._calls_differ():
+            # The calls of a shared layer may be numbered in another order: let the walk tell.
+            numbered = self.calls
+            self.calls = self._walk()[0]
+            taken = set(self.calls.values())
+            for call, counterpart in numbered.items():
+                if call not in self.calls and counterpart not in taken:
+                    self.calls[call] = counterpart
+
+    def _calls_differ(self) -> bool:
+        for call, counterpart in self.calls.items():
+            links = self.links.get(call, {})
+            other_links = self.other_links.get(counterpart, {})
+            if links.keys() != other_links.keys():
+                return True
+            for position, (maker, _) in links.items():
+                if self.calls.get(maker) != other_links[position][0]:
+                    return True
+            if values.differences(*self._constants(call, counterpart)):
+                return True
+        return False
+
+    def _match_structure(self) -> None:
+        self.calls, complete = self._walk()
+        if complete:
+            # What neither outputs nor inputs lead to, no model has; then the order decides.
+            taken = set(self.calls.values())
+            spare = [call for call in self.other.nodes() if call not in taken]
+            rest = [call for call in self.one.nodes() if call not in self.calls]
+            self.calls.update(zip(rest, spare, strict=False))
+        for (name, number), (counterpart, _) in self.calls.items():
+            if number >= 0:
+                self.layers.setdefault(name, counterpart)
+
+    def _walk(self) -> tuple[dict[Call, Call], bool]:
+        """Walks both graphs at once, from the outputs, argument by argument.
+
+        Returns:
+            The counterpart of each call that was reached, and whether all of them fitted.
+        """
+        forth: dict[Call, Call] = {INPUTS: INPUTS, OUTPUTS: OUTPUTS}
+        back = dict(forth)
+        layers: dict[str, str] = {}
+        owners: dict[str, str] = {}
+        complete = True
+        pending = [INPUTS, OUTPUTS]
+        while pending:
+            call = pending.pop()
+            other_links = self.other_links.get(forth[call], {})
+            for position, (maker, _) in self.links.get(call, {}).items():
+                if position not in other_links:
+                    complete = False
+                    continue
+                counterpart = other_links[position][0]
+                if maker in forth or counterpart in back:
+                    complete = complete and forth.get(maker) == counterpart
+                    continue
+                name, other_name = maker[0], counterpart[0]
+                if self.named:
+                    fits = name == other_name
+                elif name in layers or other_name in owners:
+                    fits = layers.get(name) == other_name
+                else:
+                    fits = _class_of(self.one, name) == _class_of(self.other, other_name)
+                if fits:
+                    layers[name], owners[other_name] = other_name, name
+                    forth[maker], back[counterpart] = counterpart, maker
+                    pending.append(maker)
+                else:
+                    complete = False
+        return forth, complete
+
+    def _compare_layer(self, name: str, counterpart: str, mask: Mask | None) -> None:
+        one, other = self.one, self.other
+        entry, other_entry = one.layers[name], other.layers[counterpart]
+        nested = model_kind(entry) != "opaque" and model_kind(other_entry) != "opaque"
+        owner = self.task.owner.inner("model" if nested else "layer", name, counterpart)
+        self.names.setdefault(owner.path, owner.counterpart)
+        count, other_count = one.calls[name], other.calls[counterpart]
+        if count != other_count:
+            self.problems.append(
+                f"{owner.title} is called {_times(count)} in the original and "
+                f"{_times(other_count)} in the rewritten model"
+            )
+        offsets, other_offsets = one.offsets.get(name), other.offsets.get(counterpart)
+        if offsets != other_offsets:
+            what = f"{owner.title}: the first number of its calls"
+            self.problems.append(contrast(what, offsets or (0, 0), other_offsets or (0, 0)))
+        if mask is None:
+            return
+        if nested:
+            self.pending.append(
+                _Task(entry, other_entry, owner, mask or None, self.named, entry=True)
+            )
+        else:
+            self.compare_objects(entry, other_entry, owner, mask or None, True)
+
+    def compare_objects(
+        self,
+        original: Mapping[str, Any],
+        rewritten: Mapping[str, Any],
+        owner: _Owner,
+        mask: Mask | None,
+        entry: bool,
+    ) -> None:
+        """Compares two serialized layers or models key by key; models inside them later."""
+        mask = self._mask(original, rewritten, owner, mask, entry)
+        for each in values.differences(original, rewritten, owner, mask, self._visit):
+            path = each.path
+            if path[0] == "config" and len(path) > 1:
+                path = path[1:]
+            recorded = path[0] in _RECORDED
+            text = contrast(f"{each.root.title}: {keys_text(path)}", each.original, each.rewritten)
+            (self.recorded if recorded else self.problems).append(text)
+
+    def _visit(
+        self, one: Mapping[Any, Any], other: Mapping[Any, Any], path: Any, mask: Mask | None
+    ) -> Any:
+        """Gives layers and models inside a config an owner of their own."""
+        config, other_config = one.get("config"), other.get("config")
+        if not isinstance(config, Mapping) or not isinstance(other_config, Mapping):
+            return None
+        is_model = "layers" in config and "opaque" not in (model_kind(one), model_kind(other))
+        if not is_model and not _is_layer(one):
+            if "shared_object_id" in one or "shared_object_id" in other:
+                mask = {**(mask or {}), "shared_object_id": None}
+            if not self.named and _is_optimizer(one):
+                mask = {**(mask or {}), "config": {"name": None}}
+            return path, _class_mask(one, other, mask)
+        root = path
+        while isinstance(root, tuple):
+            root = root[0]
+        name = name_of(one) or str(one["class_name"])
+        kind = "model" if is_model else "layer"
+        owner: _Owner = root.inner(kind, name, name_of(other) or name)
+        self.names.setdefault(owner.path, owner.counterpart)
+        if is_model:
+            self.pending.append(_Task(one, other, owner, mask, self.named))
+            return values.SKIP
+        return owner, self._mask(one, other, owner, mask, False)
+
+    def _mask(
+        self,
+        one: Mapping[Any, Any],
+        other: Mapping[Any, Any],
+        owner: _Owner,
+        mask: Mask | None,
+        entry: bool,
+    ) -> Mask | None:
+        """Adds to a mask what is compared elsewhere: wiring, sharing and, by structure, names."""
+        added: Mask = dict(_WIRING) if entry else {}
+        if not self.named:
+            config = mask.get("config", {}) if mask else {}
+            added["config"] = config if config is None else {**config, "name": None}
+        if "shared_object_id" in one or "shared_object_id" in other:
+            added["shared_object_id"] = None
+            shared = (_number(one.get("shared_object_id")), _number(other.get("shared_object_id")))
+            self.shared.append((*shared, owner))
+        if added:
+            mask = {**mask, **added} if mask else added
+        return _class_mask(one, other, mask)
+
+    def _constants(self, call: Call, counterpart: Call) -> tuple[Any, Any]:
+        return self.one.constants.get(call, {}), self.other.constants.get(counterpart, {})
+
+    def _compare_calls(self) -> None:
+        for call, counterpart in self.calls.items():
+            links = self.links.get(call, {})
+            other_links = self.other_links.get(counterpart, {})
+            for position, (maker, data) in links.items():
+                if position not in other_links:
+                    self._report(call, position, self._show(maker, data, self.one), None)
+                    continue
+                other_maker, other_data = other_links[position]
+                if self.calls.get(maker) != other_maker or data["tensor"] != other_data["tensor"]:
+                    self._report(
+                        call,
+                        position,
+                        self._show(maker, data, self.one),
+                        self._show(other_maker, other_data, self.other),
+                    )
+                elif len(data) > 1 or len(other_data) > 1:
+                    for each in values.differences(data, other_data):
+                        what = f"{self._where(call, position)}.{keys_text(each.path)}"
+                        self.recorded.append(contrast(what, each.original, each.rewritten))
+            if len(other_links) != len(links) or links.keys() != other_links.keys():
+                for position, (maker, data) in other_links.items():
+                    if position not in links:
+                        self._report(call, position, None, self._show(maker, data, self.other))
+            constants, other_constants = self._constants(call, counterpart)
+            told = set()
+            for each in values.differences(constants, other_constants):
+                position = each.path[0]
+                if position in links or position in other_links or position[:2] in told:
+                    continue  # a tensor on one side, or one more item of the same constant
+                told.add(position[:2])
+                where = self._where(call, (*position, *each.path[1:]))
+                self.problems.append(contrast(where, each.original, each.rewritten))
+
+    def _where(self, call: Call, position: Position) -> str:
+        owner = self.task.owner
+        if call[1] >= 0:
+            owner = owner.inner("layer", call[0], self.layers.get(call[0], call[0]))
+        where = f"{owner.title}: {keys_text(position)}"
+        if call[1] >= 0 and self.one.calls[call[0]] > 1:
+            where += f" of call {call[1]}"
+        return where
+
+    def _show(self, maker: Call, data: dict[str, Any], level: Level) -> str:
+        name, number = maker
+        if number < 0:
+            return f"the model's {name}"
+        text = show(name)
+        if level.calls[name] > 1:
+            text += f" (call {number})"
+        if data["tensor"]:
+            text += f" (output {data['tensor']})"
+        return text
+
+    def _report(
+        self, call: Call, position: Position, maker: str | None, other_maker: str | None
+    ) -> None:
+        where = self._where(call, position)
+        if maker == other_maker:
+            self.problems.append(
+                f"{where} is {maker} in both models, which are not each other's counterparts"
+            )
+        else:
+            self.problems.append(
+                f"{where} is {maker or 'missing'} in the original and "
+                f"{other_maker or 'missing'} in the rewritten model"
+            )
+
+    def _report_unmatched(self) -> None:
+        taken = set(self.calls.values())
+        for level, found, here in (
+            (self.one, self.calls.keys(), "rewritten model"),
+            (self.other, taken, "original"),
+        ):
+            for call in level.nodes():
+                if call not in found:
+                    owner = self.task.owner.inner("layer", call[0], call[0])
+                    self.problems.append(f"{owner.title} has no counterpart in the {here}")
+
+
+def _same_wiring(
+    one: Level, original: Mapping[str, Any], rewritten: Mapping[str, Any]
+) -> Level | None:
+    """Reads a model that names the same layers in the same order, wired in the same words.
+
+    Most rewritten models are like that, and then need no graph to be compared.
+
+    Returns:
+        The rewritten model, or `None` if it must be read by itself.
+    """
+    if one.kind != "functional" or model_kind(rewritten) != "functional":
+        return None
+    config, other_config = original["config"], rewritten["config"]
+    entries = other_config["layers"]
+    if len(entries) != len(one.layers):
+        return None
+    for key in ("input_layers", "output_layers"):
+        if values.differences(config[key], other_config[key]):
+            return None
+    layers: dict[str, Mapping[str, Any]] = {}
+    for (name, entry), other_entry in zip(one.layers.items(), entries, strict=True):
+        if not isinstance(other_entry, Mapping) or name_of(other_entry) != name:
+            return None
+        inbound, other_inbound = entry.get("inbound_nodes"), other_entry.get("inbound_nodes")
+        # Python's own comparison is quick, but takes a constant 1 for 1.0, and may not nest deep.
+        plain = one.calls[name] == 1 and (name, 0) not in one.constants
+        if not (plain and inbound == other_inbound) and values.differences(inbound, other_inbound):
+            return None
+        if model_kind(entry) != model_kind(other_entry):
+            return None
+        layers[name] = other_entry
+    return replace(one, layers=layers)
+
+
+_WIRING: Mask = {"inbound_nodes": None, "name": None}
+_OTHER_CLASS: Mask = dict.fromkeys(("config", "module", "registered_name", "build_config"))
+
+
+def _class_mask(one: Mapping[Any, Any], other: Mapping[Any, Any], mask: Mask | None) -> Mask | None:
+    """Leaves out what differs only because the class does."""
+    name = one.get("class_name")
+    if type(name) is str and name != other.get("class_name"):
+        return {**(mask or {}), **_OTHER_CLASS}
+    return mask
+
+
+def _class_of(level: Level, name: str) -> tuple[Any, Any]:
+    entry = level.layers[name]
+    return entry.get("module"), entry.get("class_name")
+
+
+def _is_layer(entry: Mapping[Any, Any]) -> bool:
+    """Tells a serialized layer from, say, a dtype policy, whose name is all that it is."""
+    config = entry["config"]
+    if not isinstance(config.get("name"), str):
+        return False
+    module = entry.get("module")
+    return "trainable" in config or (isinstance(module, str) and module.startswith("keras.layers"))
+
+
+def _is_optimizer(entry: Mapping[Any, Any]) -> bool:
+    """Tells a serialized optimizer, which Keras names as it does layers: `sgd`, `sgd_1`."""
+    module = entry.get("module")
+    return isinstance(module, str) and module.startswith("keras.optimizers")
+
+
+def _number(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
