@@ -786,13 +786,20 @@ def build_preprocessor(preprocessor_class: Any, **changes: Any) -> Any:
         for name in ("sequence_length", "encoder_sequence_length", "decoder_sequence_length")
         if name in accepted
     }
-    if preprocessor_class.tokenizer_cls is not None:
+    if preprocessor_class.tokenizer_cls is not None and "tokenizer" not in changes:
         arguments["tokenizer"] = build_tokenizer(preprocessor_class.tokenizer_cls)
     if preprocessor_class.image_converter_cls is not None and "image_converter" not in changes:
         arguments["image_converter"] = preprocessor_class.image_converter_cls(
             image_size=(IMAGE, IMAGE)
         )
     return preprocessor_class(**{**arguments, **resolve(changes)})
+
+
+class Tokenizer(Part):
+    """A tokenizer that is an argument of a preprocessor, where its class doesn't say which."""
+
+    def build(self) -> Any:
+        return build_tokenizer(find_class(self.name))
 
 
 class Preprocessor(Part):
@@ -830,7 +837,7 @@ TASK_ARGUMENTS: dict[str, dict[str, Any]] = {
         GemmaCausalLM GptOssCausalLM Llama3CausalLM LlamaCausalLM MistralCausalLM
         MixtralCausalLM OPTCausalLM PARSeqCausalLM PaliGemmaCausalLM Phi3CausalLM Qwen3CausalLM
         Qwen3MoeCausalLM Qwen3_5CausalLM Qwen3_5MoeCausalLM QwenCausalLM QwenMoeCausalLM
-        RWKV7CausalLM SmolLM3CausalLM BLIP2CausalLM
+        RWKV7CausalLM SmolLM3CausalLM
         BartSeq2SeqLM EdRecSeq2SeqLM T5Gemma2Seq2SeqLM T5GemmaSeq2SeqLM T5Seq2SeqLM
         BASNetImageSegmenter SAMImageSegmenter
         SAM3PromptableConceptImageSegmenter"""),
@@ -846,6 +853,12 @@ TASK_ARGUMENTS: dict[str, dict[str, Any]] = {
             )
         },
     ),
+    "BLIP2CausalLM": {
+        "preprocessor": Preprocessor(
+            "BLIP2CausalLMPreprocessor",
+            tokenizer=Tokenizer("blip2.blip2_opt_tokenizer:BLIP2OPTTokenizer"),
+        )
+    },
     "BLIP2Seq2SeqLM": {
         "backbone": Part(
             "BLIP2Backbone",
@@ -912,7 +925,7 @@ TASKS: dict[str, Callable[[], keras.Model]] = {
 
 ABSTRACT = "abstract: a base class that builds no model by itself"
 NOT_BUILDABLE: dict[str, str] = uniform(
-    listed("""Backbone FeaturePyramidBackbone Task AudioToText CausalLM DepthEstimator
+    listed("""Backbone FeaturePyramidBackbone Task CausalLM DepthEstimator
     ImageClassifier ImageSegmenter ImageToImage Inpaint MaskedLM ObjectDetector Seq2SeqLM
     TextClassifier TextEmbedder TextToImage"""),
     ABSTRACT,
