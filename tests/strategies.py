@@ -9,6 +9,7 @@ step returns.
 
 import functools
 import math
+import random
 import re
 
 import keras
@@ -33,7 +34,7 @@ __all__ = [
 
 REFERENCE = re.compile(r"t\d+")
 LONGEST = 16  # neither channels nor spatial sizes grow beyond this
-MAX_STEPS = 7
+MAX_STEPS = 8
 
 # Layers with weights that no *_regularizer argument reaches.
 UNREACHABLE = ("RMSNormalization", "Attention", "AdditiveAttention")
@@ -53,6 +54,9 @@ def build(recipe: dict, *, fresh_names: bool = True) -> keras.Model:
         A built `keras.Model`, compiled if the recipe says so.
     """
     policy = keras.config.dtype_policy()
+    # Keras draws default seeds from `random`, which a strategy must leave as it was.
+    random_state = random.getstate()
+    random.seed(recipe["seed"])
     if fresh_names:
         keras.utils.clear_session(free_memory=False)
     keras.config.set_dtype_policy(recipe["dtype_policy"])
@@ -62,6 +66,7 @@ def build(recipe: dict, *, fresh_names: bool = True) -> keras.Model:
             model.build((None, *recipe["model"]["built_for"]))
     finally:
         keras.config.set_dtype_policy(policy)
+        random.setstate(random_state)
     fill(model, recipe["seed"])
     if recipe["compile"]:
         compile_model(model, recipe["compile"], recipe["seed"])
@@ -86,6 +91,9 @@ def compile_model(model: keras.Model, compile_with: dict, seed: int = 0) -> None
     optimizer = keras.optimizers.get(
         {"class_name": compile_with["optimizer"], "config": dict(compile_with["config"])}
     )
+    if model.dtype_policy.name == "mixed_float16":
+        # Said out loud: what compile() would wrap by itself, a reloaded model has unwrapped.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer=optimizer, loss="mse")
     if compile_with["trained"]:
         model.optimizer.build(model.trainable_variables)
@@ -273,6 +281,10 @@ class Bench:
 
     def chance(self, percent: int) -> bool:
         return self.draw(st.integers(0, 99)) >= 100 - percent
+
+    def count(self, longest: int) -> int:
+        """From 1 to `longest`; large more often than hypothesis would have it."""
+        return self.draw(st.sampled_from([1, *range(longest, longest // 2, -1), longest, 2]))
 
     def name(self) -> str | None:
         """None for an automatic name, or a name that this model has not used."""
@@ -618,7 +630,11 @@ def time_distributed(b, shape):
     if b.depth > 0 and b.chance(35):
         wrapped, out = sequential(inner, shape[1:], longest=2)
     else:
-        makers = {2: [dense, dropout], 3: [conv, dense, separable_conv], 4: [conv, depthwise_conv]}
+        makers = {
+            2: [dense, dropout],
+            3: [conv, dense, separable_conv, depthwise_conv],
+            4: [conv, depthwise_conv, separable_conv],
+        }
         wrapped, out = inner.draw(st.sampled_from(makers[len(shape)]))(inner, shape[1:])
     spec = b.layer("TimeDistributed", {}, wraps=wrapped)
     return spec, (shape[0], *out)
@@ -645,7 +661,7 @@ def sequential(b, shape, *, longest=3):
     inner = b.inner()
     layers = []
     given = shape
-    for _ in range(b.draw(st.integers(1, longest))):
+    for _ in range(b.count(longest)):
         spec, shape = unary(inner, shape)
         layers.append(spec)
     known = not b.chance(30)
@@ -662,60 +678,50 @@ def sequential(b, shape, *, longest=3):
     return spec, shape
 
 
-ANY_RANK = [
-    dense,
-    dense,
-    batch_normalization,
-    layer_normalization,
-    group_normalization,
-    activation,
-    dropout,
-    prelu,
-    einsum_dense,
-    gaussian_noise,
-    gaussian_dropout,
-    leaky_relu,
-    unit_normalization,
-    activity_regularization,
-]
-CONVOLUTIONS = [
-    conv,
-    conv,
-    depthwise_conv,
-    separable_conv,
-    separable_conv,
-    conv_transpose,
-    pooling,
-    global_pooling,
-    zero_padding,
-    up_sampling,
-    spatial_dropout,
-    flatten,
-    reshape,
-]
-BY_RANK = {
-    1: [*ANY_RANK, repeat_vector, reshape],
+CORE = [dense, dense, einsum_dense]
+NORMALIZATION = [batch_normalization, layer_normalization, group_normalization]
+ACTIVATION = [prelu, activation, prelu, leaky_relu, unit_normalization, activity_regularization]
+NOISE = [dropout, gaussian_noise, gaussian_dropout]
+SPATIAL_NOISE = [dropout, spatial_dropout, gaussian_noise, spatial_dropout, gaussian_dropout]
+CONVOLUTION = [conv, separable_conv, depthwise_conv, conv_transpose, separable_conv]
+SHAPE = [pooling, global_pooling, flatten, reshape, zero_padding, up_sampling]
+RECURRENT_LAYERS = [recurrent, bidirectional, rnn_of_cells, time_distributed, rnn_of_cells]
+VIDEO = [conv_lstm, time_distributed]
+
+# A family is drawn first and then its member, so that large families don't crowd out small ones.
+FAMILIES = {
+    1: [CORE, CORE, NORMALIZATION, ACTIVATION, NOISE, [repeat_vector, reshape]],
     2: [
-        *ANY_RANK,
-        *CONVOLUTIONS,
-        *[recurrent, bidirectional, rnn_of_cells, time_distributed] * 3,
-        permute,
+        CORE,
+        *[CONVOLUTION, RECURRENT_LAYERS] * 2,
+        NORMALIZATION,
+        ACTIVATION,
+        SPATIAL_NOISE,
+        [*SHAPE, permute],
     ],
-    3: [*ANY_RANK, *CONVOLUTIONS * 2, time_distributed],
-    4: [conv_lstm, time_distributed, conv_lstm, batch_normalization, spatial_dropout],
+    3: [
+        *[CONVOLUTION] * 3,
+        NORMALIZATION,
+        ACTIVATION,
+        SPATIAL_NOISE,
+        SHAPE,
+        CORE,
+        [time_distributed],
+    ],
+    4: [VIDEO, VIDEO, NORMALIZATION, SPATIAL_NOISE],
 }
 
 
 def unary(b, shape):
     """Any layer or nested Sequential that takes this shape."""
-    makers = BY_RANK.get(len(shape), [flatten, dense])
+    families = FAMILIES.get(len(shape), [[flatten, dense]])
     if len(shape) == 2 and shape[0] > LONGEST:
-        makers = [dense, flatten, global_pooling, layer_normalization]
+        families = [[dense, flatten, global_pooling, layer_normalization]]
     if b.unreachable:
-        makers = [*makers, rms_normalization, rms_normalization]
+        families = [*families, [rms_normalization]]
     if b.depth > 0:
-        makers = [*makers, *[sequential] * (1 + len(makers) // 12)]
-    return b.draw(st.sampled_from(makers))(b, shape)
+        families = [*families, [sequential]]
+    return b.draw(st.sampled_from(b.draw(st.sampled_from(families))))(b, shape)
 
 
 # ---------------------------------------------------------------- functional models
@@ -763,7 +769,7 @@ class Graph:
     def extend(self) -> None:
         """One more step of any kind."""
         b = self.bench
-        kinds = ["unary"] * 5 + ["merge", "again", "operation", "pair"] * 2
+        kinds = ["unary"] * 4 + ["merge", "again", "operation", "pair"] * 2
         if b.depth > 0:
             kinds += ["model", "model"]
         getattr(self, b.draw(st.sampled_from(kinds)))()
@@ -883,7 +889,7 @@ class Graph:
             return self.unary()
         index = self.pick_tensor(sequences)
         shape = self.tensors[index][0]
-        if b.chance(45):
+        if b.chance(50):
             return self.state(index)
         class_name = None
         if b.unreachable and b.chance(40):
@@ -912,7 +918,7 @@ class Graph:
         count = 2 if spec["class_name"] == "LSTM" else 1
         step = {"layer": spec, "args": [f"t{index}"]}
         fitting = [i for i in self.floats() if self.tensors[i][0] == (units,)]
-        if fitting and b.chance(70):
+        if fitting and b.chance(85):
             states = [f"t{self.pick_tensor(fitting)}" for _ in range(count)]
             step["kwargs"] = {"initial_state": states}
         self.add(step, [out, *[(units,)] * count])
@@ -938,9 +944,9 @@ class Graph:
             if index not in self.used:
                 self.unary(index)
         ends = [index for index in range(len(self.tensors)) if index not in self.used]
-        if len(ends) > 3:
+        if len(ends) > 4:
             flat = []
-            for index in ends[2:]:
+            for index in ends[3:]:
                 size = math.prod(self.tensors[index][0])
                 flat.append(len(self.tensors))
                 self.add({"op": "flatten", "args": [f"t{index}"]}, [(size,)])
@@ -950,7 +956,7 @@ class Graph:
                 "args": [[f"t{index}" for index in flat]],
             }
             self.add(step, [(width,)])
-            ends = [*ends[:2], len(self.tensors) - 1]
+            ends = [*ends[:3], len(self.tensors) - 1]
         elif self.bench.chance(15):
             # An inner tensor, as a feature extractor has.
             inner = [i for i in range(self.inputs, len(self.tensors)) if i not in ends]
@@ -988,14 +994,14 @@ def _structure(b: Bench, references: list[str], keys: list[str]):
 def functional(b: Bench, given: list, *, longest: int, top: bool = False):
     """A functional model on inputs of these `(shape, dtype)`: its spec, its outputs' shapes."""
     graph = Graph(b, given)
-    for _ in range(b.draw(st.integers(1, longest))):
+    for _ in range(b.count(longest)):
         graph.extend()
     ends = graph.finish()
     references = [f"t{index}" for index in range(len(given))]
     takes = _structure(b, references, ["query", "context", "extra"])
     if not top and isinstance(takes, dict) and "rest" in takes:
         takes = references
-    gives = _structure(b, [f"t{index}" for index in ends], ["score", "label", "box", "aux"])
+    gives = _structure(b, [f"t{index}" for index in ends], ["score", "label", "box", "aux", "map"])
     names = [None] * len(given)
     if isinstance(takes, dict):
         # Keras wants an input that is a dictionary's value to be called by its key.
@@ -1059,7 +1065,7 @@ def recipes(
         b.depth += 1
         model, _ = sequential(b, tuple(shape), longest=max_steps)
     else:
-        given = draw(st.lists(st.sampled_from(INPUT_SHAPES), min_size=1, max_size=3))
+        given = [b.pick(*INPUT_SHAPES) for _ in range(b.pick(1, 2, 1, 3))]
         given = [(tuple(shape), dtype) for shape, dtype in given]
         model, _ = functional(b, given, longest=max_steps, top=True)
         model["name"] = b.pick(None, "net")
