@@ -189,7 +189,7 @@ def output_differences(original: Any, copy: Any, compared: dict[str, int]) -> li
     Returns:
         A line for each output that differs.
     """
-    inputs = keras.tree.map_structure(_example, original.input)
+    inputs = keras.tree.map_structure(_example, _inputs(original))
     one = keras.tree.flatten(original(inputs, training=False))
     two = keras.tree.flatten(copy(inputs, training=False))
     compared["outputs"] = len(one)
@@ -202,6 +202,19 @@ def output_differences(original: Any, copy: Any, compared: dict[str, int]) -> li
         ):
             problems.append(f"output {index} differs on generated inputs")
     return problems
+
+
+def _inputs(model: Any) -> Any:
+    """The symbolic inputs of a model in the structure that it is called with."""
+    if isinstance(model, keras.Sequential) and model.inputs:
+        return model.inputs[0]  # a Sequential has no `input` of its own
+    try:
+        return model.input
+    except (AttributeError, ValueError) as error:
+        raise ModelError(
+            f"Model {model.name!r} does not say which inputs it takes, so its outputs can't be "
+            'compared; leave verify=True instead of "outputs".'
+        ) from error
 
 
 def _example(tensor: Any) -> Any:
