@@ -353,7 +353,7 @@ class Policy:
         data = self.to_dict()
         try:
             if suffix == ".json":
-                text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+                text = json.dumps(data, indent=2) + "\n"
             else:
                 for number, entry in enumerate(data["rules"], 1):
                     _without_null(entry, number)

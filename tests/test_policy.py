@@ -148,6 +148,11 @@ def test_one_penalty_in_several_spellings() -> None:
     assert all(policy.rules[0].regularizer["module"] == "keras.regularizers" for policy in policies)
 
 
+def test_zero_has_no_sign() -> None:
+    policy = Policy.from_dict({"rules": [{"l2": -0.0}]})
+    assert repr(policy.to_dict()) == "{'rules': [{'l2': 0.0}]}"
+
+
 def test_dict_form_is_short() -> None:
     policy = Policy(
         [
@@ -651,7 +656,7 @@ def test_recipe_errors(arguments: dict[str, Any], parts: list[str]) -> None:
 
 def test_suggest() -> None:
     assert suggest("kernal", ["bias", "kernel"]) == "kernel"
-    assert suggest("dense", ["Dense", "Conv2D"]) == "Dense"
+    assert suggest("lstm", ["LSTM", "Conv2D"]) == "LSTM"
     assert suggest("xyz", ["bias", "kernel"]) is None
     assert suggest("kernel", []) is None
 
