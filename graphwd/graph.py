@@ -358,7 +358,9 @@ class _Pair(_Findings):
             if name not in one.calls:
                 title = owner.inner("layer", name, name).title
                 self.problems.append(f"{title} is in the rewritten model only")
-        if any(count > 1 for count in one.calls.values()) and self._calls_differ():
+        shared = any(count > 1 for count in one.calls.values())
+        different = self._count_different() if shared else 0
+        if different:
             # The calls of a shared layer may be numbered in another order: let the walk tell.
             numbered = self.calls
             self.calls = self._walk()[0]
@@ -366,19 +368,23 @@ class _Pair(_Findings):
             for call, counterpart in numbered.items():
                 if call not in self.calls and counterpart not in taken:
                     self.calls[call] = counterpart
+            if self._count_different() >= different:
+                self.calls = numbered
 
-    def _calls_differ(self) -> bool:
-        for call, counterpart in self.calls.items():
-            links = self.links.get(call, {})
-            other_links = self.other_links.get(counterpart, {})
-            if links.keys() != other_links.keys():
+    def _count_different(self) -> int:
+        """Counts the calls that don't take the same as their counterparts."""
+        return sum(map(self._differs, self.calls.items()))
+
+    def _differs(self, pair: tuple[Call, Call]) -> bool:
+        links = self.links.get(pair[0], {})
+        other_links = self.other_links.get(pair[1], {})
+        if links.keys() != other_links.keys():
+            return True
+        for position, (maker, data) in links.items():
+            other_maker, other_data = other_links[position]
+            if self.calls.get(maker) != other_maker or data["tensor"] != other_data["tensor"]:
                 return True
-            for position, (maker, _) in links.items():
-                if self.calls.get(maker) != other_links[position][0]:
-                    return True
-            if values.differences(*self._constants(call, counterpart)):
-                return True
-        return False
+        return bool(values.differences(*self._constants(*pair)))
 
     def _match_structure(self) -> None:
         self.calls, complete = self._walk()
@@ -485,7 +491,9 @@ class _Pair(_Findings):
             if "shared_object_id" in one or "shared_object_id" in other:
                 mask = {**(mask or {}), "shared_object_id": None}
             if not self.named and _is_optimizer(one):
-                mask = {**(mask or {}), "config": {"name": None}}
+                inner = (mask or {}).get("config", {})
+                unnamed = inner if inner is None else {**inner, "name": None}
+                mask = {**(mask or {}), "config": unnamed}
             return path, _class_mask(one, other, mask)
         root = path
         while isinstance(root, tuple):
@@ -508,8 +516,10 @@ class _Pair(_Findings):
         entry: bool,
     ) -> Mask | None:
         """Adds to a mask what is compared elsewhere: wiring, sharing and, by structure, names."""
-        added: Mask = dict(_WIRING) if entry else {}
+        added: Mask = {"inbound_nodes": None} if entry else {}
         if not self.named:
+            if entry:
+                added["name"] = None
             config = mask.get("config", {}) if mask else {}
             added["config"] = config if config is None else {**config, "name": None}
         if "shared_object_id" in one or "shared_object_id" in other:
@@ -637,7 +647,6 @@ def _same_wiring(
     return replace(one, layers=layers)
 
 
-_WIRING: Mask = {"inbound_nodes": None, "name": None}
 _OTHER_CLASS: Mask = dict.fromkeys(("config", "module", "registered_name", "build_config"))
 
 
