@@ -59,7 +59,9 @@ def _print_table(console: Console, table: Table) -> None:
     from rich.text import Text
 
     console.print(Text(f"\n{table.title}", style="bold"))
-    drawn = RichTable(box=box.SIMPLE_HEAD, header_style="bold cyan", pad_edge=False, padding=(0, 1))
+    drawn = RichTable(
+        box=box.SIMPLE_HEAD, header_style="bold cyan", pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for column in table.columns:
         # Paths fold and numbers never do: a number on two lines reads as two numbers.
         drawn.add_column(
@@ -99,7 +101,7 @@ def summary_lines(plan: Plan) -> list[str]:
     if by_role:
         lines[0] += f": {by_role}"
     penalised = [decision for decision in plan.decisions if decision.after is not None]
-    line = f"penalised  {len(penalised):,} slots"
+    line = f"penalised  {len(penalised):,} slot{'' if len(penalised) == 1 else 's'}"
     parameters, total = count_parameters(penalised), count_parameters(plan.decisions)
     if parameters is not None and total:
         line += f", {parameters:,} parameters ({parameters / total:.1%} of those that can be)"
@@ -111,6 +113,8 @@ def summary_lines(plan: Plan) -> list[str]:
     }
     for word, why in reasons.items():
         count = sum(getattr(decision, word) for decision in plan.decisions)
+        if word == "unreached" and not count and plan.notes:
+            continue  # a file doesn't tell which weights these are: its notes say what it tells
         lines.append(f"{word:<9}  {count:,}" + (f" ({why})" if count else ""))
     lines += [f"note       {note}" for note in plan.notes]
     return [printable(line) for line in lines]

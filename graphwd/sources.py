@@ -125,7 +125,8 @@ def _build(name: str, weights: str | None) -> Any:
 
 def _reason(error: Exception) -> str:
     """An error of Keras's on one line, which may be many and end in the whole config."""
-    text = " ".join(str(error).split())
+    text = str(error).rsplit("Exception encountered:", 1)[-1].split("Full object config:")[0]
+    text = " ".join(text.split())
     return f"{type(error).__name__}: {text[:300]}{'...' if len(text) > 300 else ''}".rstrip(" .")
 
 

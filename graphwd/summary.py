@@ -74,9 +74,18 @@ def tally(label: str, decisions: Iterable[Decision], total: int) -> Tally:
 
 
 def count_parameters(decisions: Iterable[Decision]) -> int | None:
-    """The number of scalars that slots govern; `None` where none of them tells."""
-    known = [n for decision in decisions if (n := decision.slot.parameters) is not None]
-    return sum(known) if known else None
+    """The number of scalars that slots govern; `None` where it isn't known of each of them.
+
+    A regularizer of activations governs none, and doesn't count.
+    """
+    total = None
+    for decision in decisions:
+        if decision.slot.role == "activity":
+            continue
+        if (parameters := decision.slot.parameters) is None:
+            return None
+        total = parameters + (total or 0)
+    return total
 
 
 def by_role(decisions: Sequence[Decision]) -> list[Tally]:
