@@ -34,9 +34,9 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
       which that rule decides on, and `penalty/no_rule` for penalties that no rule decides on.
 
     The progress bar and History come after all callbacks, so they show these. CSVLogger,
-    TensorBoard, EarlyStopping and ModelCheckpoint see them when they come **after** this one in the
-    list of callbacks. In `evaluate` it adds `penalty` and `loss_without_penalty` to the progress
-    bar.
+    TensorBoard, EarlyStopping and ModelCheckpoint see them when they come **after** this one in
+    the list of callbacks; the latter two need `mode="min"`, which Keras guesses only for metrics
+    that it knows. In `evaluate`, the progress bar shows `penalty` and `loss_without_penalty`.
 
     It reads each penalised weight twice an epoch, in one compiled function, in float32 or better
     also where the weights are half precision.
