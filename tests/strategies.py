@@ -258,9 +258,17 @@ class Bench:
     """Where layers are drawn: what is allowed, and the names and steps still free."""
 
     def __init__(
-        self, draw, *, depth: int, precision: bool, unreachable: bool, policy: str = "float32"
+        self,
+        draw,
+        *,
+        depth: int,
+        precision: bool,
+        unreachable: bool,
+        fits: bool,
+        policy: str = "float32",
     ):
         self.draw = draw
+        self.fits = fits
         self.depth = depth
         self.precision = precision
         self.unreachable = unreachable
@@ -273,6 +281,7 @@ class Bench:
             depth=self.depth - 1,
             precision=self.precision,
             unreachable=self.unreachable,
+            fits=self.fits,
             policy=self.policy,
         )
 
@@ -311,10 +320,12 @@ class Bench:
         whole = "wraps" not in more and "cells" not in more
         if self.precision and whole and not class_name.startswith("SpatialDropout"):
             dtype = self.draw(DTYPES)
-            if dtype is not None:
+            if dtype is not None and not (self.fits and dtype == "float64"):
                 config["dtype"] = dtype
-        if config.get("dtype", self.policy) == "float64":
+        dtype = config.get("dtype", self.policy)
+        if dtype == "float64":
             flat = ()  # OrthogonalRegularizer computes in float32 only
+        activity = activity and (dtype == "float32" or not self.fits)
         if roles or switches or activity:
             config.update(self.draw(_dressings(roles, flat, switches, activity)))
         spec = {"class_name": class_name, "config": config, **more}
@@ -395,6 +406,8 @@ def unit_normalization(b, shape):
 
 
 def activity_regularization(b, shape):
+    if b.fits and (b.precision or b.policy != "float32"):
+        return activation(b, shape)
     return b.layer("ActivityRegularization", {"l1": 0.0, "l2": 0.01}), shape
 
 
@@ -567,8 +580,8 @@ def recurrent(b, shape, *, sequences=None):
 
 def bidirectional(b, shape):
     inner = b.inner()
+    inner.precision = False
     forward, out = recurrent(inner, shape)
-    forward["config"].pop("dtype", None)
     forward["config"].pop("go_backwards", None)
     forward.pop("trainable", None)
     config = {"merge_mode": b.pick("concat", "sum", "mul", "ave")}
@@ -592,7 +605,6 @@ def bidirectional(b, shape):
 def _cell(b):
     name = b.pick("LSTMCell", "GRUCell", "SimpleRNNCell")
     spec = b.layer(name, {"units": b.draw(UNITS)}, RECURRENT, SQUARE, ("use_bias",))
-    spec["config"].pop("dtype", None)
     spec.pop("trainable", None)
     return spec
 
@@ -600,6 +612,7 @@ def _cell(b):
 def rnn_of_cells(b, shape):
     """RNN(cell), RNN([cells]) or RNN(StackedRNNCells([cells]))."""
     inner = b.inner()
+    inner.precision = False
     cells = [_cell(inner) for _ in range(b.pick(1, 2, 2))]
     units = cells[-1]["config"]["units"]
     if len(cells) > 1 and b.chance(40):
@@ -1047,6 +1060,7 @@ def recipes(
     precision: bool = True,
     unreachable: bool = False,
     compiled: bool = True,
+    fits: bool = False,
 ):
     """Recipes of random models, for `build`.
 
@@ -1056,10 +1070,19 @@ def recipes(
         precision: Whether mixed precision and dtypes of single layers may occur.
         unreachable: Whether layers occur whose weights no regularizer argument reaches.
         compiled: Whether the model may be compiled.
+        fits: Whether the model must be one that Keras can train. It adds up losses only if all
+            are float32: no penalties on float64 weights or on activities in lower precision.
     """
     policies = ["float32"] * 7 + ["mixed_bfloat16", "mixed_float16", "float64"]
-    policy = draw(st.sampled_from(policies)) if precision else "float32"
-    b = Bench(draw, depth=depth, precision=precision, unreachable=unreachable, policy=policy)
+    policy = draw(st.sampled_from(policies[:-1] if fits else policies)) if precision else "float32"
+    b = Bench(
+        draw,
+        depth=depth,
+        precision=precision,
+        unreachable=unreachable,
+        fits=fits,
+        policy=policy,
+    )
     if b.chance(15):
         shape = b.pick(*(shape for shape, dtype in INPUT_SHAPES if dtype != TOKENS))
         b.depth += 1

@@ -140,6 +140,19 @@ def test_a_recipe_gives_the_same_model_in_another_process(tmp_path):
     assert there.split("\n")[-2] == f"{here} {[layer.name for layer in model.layers]}"
 
 
+@settings(max_examples=8)
+@given(recipe=recipes(fits=True, unreachable=True))
+def test_models_train_on_request(recipe):
+    model = build(recipe)
+    if not recipe["compile"]:
+        model.compile("sgd", "mse")
+    model.run_eagerly = True
+    inputs = inputs_for(model)
+    targets = keras.tree.map_structure(lambda item: np.zeros(item.shape, "float32"), model(inputs))
+    history = model.fit(inputs, targets, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
 @settings(max_examples=10)
 @given(model=models(max_steps=2))
 def test_weights_are_filled(model):
