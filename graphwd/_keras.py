@@ -151,16 +151,27 @@ def draw(variable: Any) -> None:
         variable._initializer = None
 
 
-def node_of_call(layer: Any, arguments: Sequence[Any], origin: dict[int, Any]) -> Any:
+def order_of_visit(model: Any) -> dict[int, int]:
+    """Maps the id of each node of a Functional model to its place in `clone_model`'s walk."""
+    by_depth = model._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    return {id(node): place for place, node in enumerate(nodes)}
+
+
+def node_of_call(
+    layer: Any, arguments: Sequence[Any], origin: dict[int, Any], visit: dict[int, int]
+) -> Any:
     """The node of a source layer whose call had these arguments.
 
     Args:
         layer: The source layer.
         arguments: The flat arguments of the call in the new graph.
         origin: Maps the id of a tensor of the new graph to its source tensor.
+        visit: The places of the source model's nodes in the walk. Of several calls with the
+            same arguments the first is meant, which is then taken out.
 
     Returns:
-        The source node, or `None` when no or more than one node fits.
+        The source node, or `None` when no node fits.
     """
     wanted = [origin.get(id(argument), argument) for argument in arguments]
     fitting = []
@@ -168,7 +179,11 @@ def node_of_call(layer: Any, arguments: Sequence[Any], origin: dict[int, Any]) -
         flat = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
         if len(flat) == len(wanted) and all(a is b for a, b in zip(flat, wanted, strict=True)):
             fitting.append(node)
-    return fitting[0] if len(fitting) == 1 else None
+    if len(fitting) > 1:
+        fitting = sorted((n for n in fitting if id(n) in visit), key=lambda n: visit[id(n)])
+        for node in fitting[:1]:
+            del visit[id(node)]
+    return fitting[0] if fitting else None
 
 
 def replay(layer: Any, node: Any, args: Any, kwargs: Any) -> list[Any]:
@@ -217,7 +232,8 @@ def restore_call_order(model: Any, order: dict[int, int]) -> None:
         positions = [order[id(node)] for node in nodes if id(node) in order]
         if len(positions) < max(2, len(nodes)) or positions == sorted(positions):
             continue
-        nodes.sort(key=lambda node: order[id(node)])
+        nodes = sorted(nodes, key=lambda node: order[id(node)])
+        operation._inbound_nodes = nodes  # a model's is a list that TensorFlow tracks, without sort
         for index, node in enumerate(nodes):
             for tensor_index, tensor in enumerate(node.outputs):
                 tensor._keras_history = KerasHistory(operation, index, tensor_index)

@@ -70,6 +70,7 @@ class _Cloner:
         self._sources: dict[int, Any] = {}
         self._origin: dict[int, Any] = {}
         self._order: dict[int, int] = {}
+        self._visit: dict[int, int] = {}
         self._pending: list[tuple[Any, Any]] = []
         self._layers: list[tuple[Any, Any]] = []
         self._waiting: list[Any] = []
@@ -162,6 +163,7 @@ class _Cloner:
 
         inputs = keras.tree.map_structure(new_input, model.input)
         source = _keras.uncompiled(model) if model.compiled else model
+        self._visit.update(_keras.order_of_visit(source))
         copy = keras.models.clone_model(
             source,
             input_tensors=inputs,
@@ -177,7 +179,9 @@ class _Cloner:
         """The call function: writes the original's call down again, where its node is known."""
         layer = self._sources.get(id(copy))
         flat = keras.tree.flatten((args, kwargs))
-        node = None if layer is None else _keras.node_of_call(layer, flat, self._origin)
+        node = None
+        if layer is not None:
+            node = _keras.node_of_call(layer, flat, self._origin, self._visit)
         if node is not None and not any(target is copy for _, target in self._pending):
             outputs = _keras.replay(copy, node, args, kwargs)
         else:
