@@ -26,6 +26,9 @@ CARRIED = "graphwd"
 _SWITCHES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
 _INTEGER_KERNELS = ("int8", "int4", "gptq", "awq")
 
+# Keras 3's constructors of these take an activity_regularizer and lose it, so no edit can stick.
+_WITHOUT_ACTIVITY = ("SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -137,6 +140,8 @@ def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
             if isinstance(key, str) and key.endswith(SUFFIX) and len(key) > len(SUFFIX):
                 role = key.removesuffix(SUFFIX)
                 if not _is_regularizer(item) or not _has_weight(config, role):
+                    continue
+                if role == "activity" and value["class_name"] in _WITHOUT_ACTIVITY and not item:
                     continue
                 slot = Slot(
                     path="/".join((*names, role)),
