@@ -909,6 +909,8 @@ class Graph:
             class_name = b.pick("Attention", "AdditiveAttention")
         partners = [i for i in sequences if class_name is None or self.tensors[i][0][1] == shape[1]]
         spec, out = attention(b, shape, class_name)
+        if spec["class_name"] == "GroupQueryAttention":  # it projects the values to their own width
+            partners = [i for i in sequences if self.tensors[i][0][1] == shape[1]]
         step = {"layer": spec, "args": [f"t{index}", f"t{self.pick_tensor(partners)}"]}
         if class_name is None and b.chance(25):
             step["kwargs"] = {"use_causal_mask": True}
