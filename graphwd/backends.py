@@ -79,7 +79,7 @@ def has_value(variable: Any) -> bool:
     """Whether a variable holds a value, not nothing or a stand-in."""
     if not _keras.is_initialized(variable):
         return False
-    return keras.backend.backend() != "torch" or variable.value.device.type != "meta"
+    return bool(keras.backend.backend() != "torch" or variable.value.device.type != "meta")
 
 
 def same_bits(one: Any, other: Any) -> bool:
@@ -95,7 +95,7 @@ def same_bits(one: Any, other: Any) -> bool:
     """
     if tuple(one.shape) != tuple(other.shape) or one.dtype != other.dtype:
         return False
-    backend = keras.backend.backend()
+    backend: str = keras.backend.backend()
     if backend == "jax":
         ours, theirs = one.value, other.value
         if ours.sharding != theirs.sharding:

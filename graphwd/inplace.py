@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from graphwd import carrier, graph, regularizers, survey, walk
+from graphwd import carrier, regularizers, survey, verification, walk
 from graphwd.errors import EquivalenceError, ModelError
 from graphwd.plans import Plan
 from graphwd.slots import SUFFIX, Pointer, set_regularizers
@@ -34,7 +34,9 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
             _edit_unit(found, unit, plan)
         if verify:
             expected = set_regularizers(found.serialized, plan.config_edits())
-            comparison = graph.compare(expected, survey.serialize(found.model), match="names")
+            comparison = verification.compare(
+                expected, survey.serialize(found.model), match="names"
+            )
             if not comparison.ok:
                 raise EquivalenceError(
                     f"The model's config does not say what the plan says "

@@ -16,6 +16,7 @@ from graphwd.errors import PolicyError
 Serialized: TypeAlias = Mapping[str, Any]
 """What Keras writes into a config for one regularizer."""
 
+_KERAS = ("keras", "tf_keras")
 _STOCK = {"L1": ("l1",), "L2": ("l2",), "L1L2": ("l1", "l2")}
 
 
@@ -117,7 +118,8 @@ def normalize(serialized: Serialized | None) -> Any:
     config = serialized.get("config") or {}
     module = serialized.get("module")
     known = _STOCK.get(class_name)
-    if known is not None and (module is None or str(module).split(".")[0] in ("keras", "tf_keras")):
+    own_name = serialized.get("registered_name") in (None, class_name)
+    if known is not None and own_name and str(module or "keras").split(".")[0] in _KERAS:
         factors = {"l1": 0.0, "l2": 0.0}
         for key in known:
             value = config.get(key, 0.0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from graphwd import graph
+from graphwd import graph, regularizers
 from graphwd.plans import Plan, make_plan
-from graphwd.slots import Pointer, Slot, find_slots, set_regularizers, strip_carried
+from graphwd.slots import find_slots, set_regularizers, strip_carried
 
 if TYPE_CHECKING:
     from graphwd.policy import Policy
@@ -77,7 +77,7 @@ def verify_clone(found: Survey, plan: Plan, copy: Any, *, outputs: bool = False)
     from graphwd import equality, survey
 
     expected = set_regularizers(found.serialized, plan.config_edits())
-    comparison = graph.compare(expected, survey.serialize(copy))
+    comparison = compare(expected, survey.serialize(copy))
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)
     if not problems:
@@ -112,7 +112,7 @@ def verify_models(
         plan = make_plan(found.slots, policy, source=f"model {original.name!r}")
         return verify_clone(found, plan, rewritten, outputs=outputs)
     other = survey(rewritten, cloning.probe)
-    comparison = graph.compare(found.serialized, other.serialized, ignore=_pointers(found.slots))
+    comparison = compare(found.serialized, other.serialized, regularizers_too=False)
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)
     if not problems:
@@ -144,22 +144,83 @@ def verify_files(
     from graphwd import archive
 
     with archive.Archive(original) as one, archive.Archive(rewritten) as other:
-        expected, actual = one.config, other.config
-        slots = find_slots(expected)
-        if policy is None:
-            ignored = _pointers(slots)
-            expected, actual = strip_carried(expected), strip_carried(actual)
-        else:
-            ignored = []
-            plan = make_plan(slots, policy, source=os.fspath(original))
+        problems: list[str] = []
+        expected, actual = strip_carried(one.config), strip_carried(other.config)
+        if policy is not None:
+            plan = make_plan(find_slots(expected), policy, source=os.fspath(original))
             expected = set_regularizers(expected, plan.config_edits())
-        comparison = graph.compare(expected, actual, ignore=ignored, match="names")
-        problems = [*comparison.problems, *archive.compare_archives(one, other)]
-        if expected.get("compile_config") != actual.get("compile_config"):
+            problems += _carried_problems(one.config, other.config, policy)
+        comparison = compare(expected, actual, regularizers_too=policy is not None, match="names")
+        problems += [*comparison.problems, *archive.compare_archives(one, other)]
+        if one.config.get("compile_config") != other.config.get("compile_config"):
             problems.append("the models are compiled differently")
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     return Report(tuple(problems), compared)
 
 
-def _pointers(slots: Iterable[Slot]) -> list[Pointer]:
-    return [pointer for slot in slots if not slot.carried for pointer in slot.pointers]
+def compare(
+    expected: Mapping[str, Any],
+    actual: Mapping[str, Any],
+    *,
+    regularizers_too: bool = True,
+    match: graph.Match = "auto",
+) -> graph.Comparison:
+    """Compares two serialized models: the graphs as they stand, the regularizers by meaning.
+
+    Keras writes the same regularizer in several ways: a factor rounded to float32 or not, a key
+    with null or no key.
+    """
+    slots = {side: find_slots(config) for side, config in (("", expected), ("other", actual))}
+    ignored = [p for found in slots.values() for slot in found for p in slot.pointers]
+    comparison = graph.compare(expected, actual, ignore=ignored, match=match)
+    if not regularizers_too:
+        return comparison
+    held: dict[str, list[Any]] = {}
+    for slot in slots["other"]:
+        held.setdefault(slot.path, []).append(slot.regularizer)
+    problems = list(comparison.problems)
+    for slot in slots[""]:
+        there = held.get(_translated(slot.path, comparison.names), [])
+        value = there.pop(0) if there else None
+        if not regularizers.equal(slot.regularizer, value):
+            problems.append(_instead(slot.path, value, slot.regularizer))
+    problems += [
+        _instead(path, value, None) for path, left in held.items() for value in left if value
+    ]
+    return replace(comparison, problems=tuple(problems))
+
+
+def _instead(path: str, actual: Any, expected: Any) -> str:
+    return (
+        f"{path}: the config has {regularizers.describe(actual)} instead of "
+        f"{regularizers.describe(expected)}"
+    )
+
+
+def _translated(path: str, names: Mapping[str, str]) -> str:
+    """A slot's path in a model whose layers have other names."""
+    parts = path.split("/")
+    for length in range(len(parts) - 1, 0, -1):
+        layer = "/".join(parts[:length])
+        if layer in names:
+            return "/".join((names[layer], *parts[length:]))
+    return path
+
+
+def _carried_problems(
+    original: Mapping[str, Any], rewritten: Mapping[str, Any], policy: Policy
+) -> list[str]:
+    """Where what a file carries for weights that no config reaches is not what a policy says."""
+    before = {slot.path: slot for slot in find_slots(original) if slot.carried}
+    after = {slot.path: slot for slot in find_slots(rewritten) if slot.carried}
+    problems = []
+    for path, slot in {**before, **after}.items():
+        kept = before[path].regularizer if path in before else None
+        expected = kept
+        for rule in policy.rules:
+            if rule.matches(slot):
+                expected = rule.regularizer
+        actual = after[path].regularizer if path in after else None
+        if not regularizers.equal(actual, expected):
+            problems.append(_instead(path, actual, expected))
+    return problems
