@@ -195,7 +195,8 @@ class Archive:
                     check(written)
 
     def _write_h5(self, text: bytes, file: Any) -> None:
-        from graphwd.weights import Window, open_store
+        from graphwd.weights import open_store
+        from graphwd.window import Window
 
         copy_range(self._source, 0, self._source.size, file)
         with open_store(self.path, Window(file), "r+") as store:
@@ -225,10 +226,8 @@ class Archive:
 
     def _read_attributes(self) -> bytes:
         with self._open_store("") as store:
-            file = store.file
             for name in (_ATTRIBUTE, "training_config", "keras_version", "backend"):
-                if name in file.attrs:
-                    self._attributes[name] = self._read_attribute(file, name)
+                self._read_attribute(store, name)
         text = self._attributes.get(_ATTRIBUTE)
         if text is None:
             raise ArchiveError(
@@ -237,22 +236,18 @@ class Archive:
             )
         return text.encode()
 
-    def _read_attribute(self, file: Any, name: str) -> str:
-        stored = file.attrs.get_id(name)
-        if stored.shape != () or stored.dtype.kind not in "OSU":
-            raise ArchiveError(f"{self.path!r} holds a {name!r} that is not a text.")
-        if stored.get_storage_size() > CONFIG_LIMIT:
-            raise ArchiveError(
-                f"{self.path!r} holds a {name!r} of more than {CONFIG_LIMIT >> 20} MiB."
-            )
-        value = file.attrs[name]
-        try:
-            text = value.decode() if isinstance(value, bytes) else value
-            if isinstance(text, str) and len(text.encode()) <= CONFIG_LIMIT:
-                return text
-        except UnicodeError as error:
-            raise ArchiveError(f"{self.path!r} holds a {name!r} that is not UTF-8.") from error
-        raise ArchiveError(f"{self.path!r} holds a {name!r} that is too long, or not a text.")
+    def _read_attribute(self, store: Store, name: str) -> None:
+        from graphwd.weights import read_text
+
+        if name in store.file.attrs:
+            text = read_text(store.file.id, name)
+            if not isinstance(text, str) or len(text) > CONFIG_LIMIT:
+                raise ArchiveError(f"{self.path!r} holds a {name!r} that is too long, or no text.")
+            try:
+                text.encode()
+            except UnicodeError as error:
+                raise ArchiveError(f"{self.path!r} holds a {name!r} that is not UTF-8.") from error
+            self._attributes[name] = text
 
     def _h5_members(self) -> list[str]:
         """The names of the members that hold weights: usually one, several when sharded."""
@@ -263,7 +258,8 @@ class Archive:
     @contextmanager
     def _open_store(self, name: str) -> Iterator[Store]:
         """Opens the file itself (no name) or one of its members as HDF5."""
-        from graphwd.weights import Window, open_store
+        from graphwd.weights import open_store
+        from graphwd.window import Window
 
         with ExitStack() as stack:
             if self._index is None:

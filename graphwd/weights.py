@@ -2,125 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 from graphwd.errors import ArchiveError
 from graphwd.files import CHUNK, same_content
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+from graphwd.window import READ_LIMIT, Window
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-_READ_LIMIT = 64 << 20  # what HDF5 may ask for at once; a hostile file asks for all memory
 _BOMB_FLOOR, _BOMB_RATIO = 4 << 30, 1000  # Keras refuses the same arrays when it loads a file
 _OBJECTS_LIMIT = 1_000_000
-_ORDER_ATTRIBUTES = ("layer_names", "weight_names")  # Keras loads legacy files by these orders
-
-
-class Window(io.RawIOBase):
-    """A range of an open file as a file of its own, with a limit on what is read at once.
-
-    Args:
-        file: The file; its position is used.
-        start: The first byte of the range.
-        size: The number of bytes, or `None` for a range that may grow, up to the file's end.
-    """
-
-    def __init__(self, file: io.FileIO, start: int = 0, size: int | None = None) -> None:
-        super().__init__()
-        self.error: OSError | None = None  # what stopped a write; HDF5 can't close upon a raise
-        self._file, self._start, self._size = file, start, size
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Whether it can be read: always."""
-        return True
-
-    def writable(self) -> bool:
-        """Whether it can be written: where its size isn't fixed."""
-        return self._size is None
-
-    def seekable(self) -> bool:
-        """Whether its position can be set: always."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Sets the position within the range."""
-        if whence == io.SEEK_CUR:
-            offset += self._position
-        elif whence == io.SEEK_END:
-            size = self._size
-            offset += self._file.seek(0, io.SEEK_END) - self._start if size is None else size
-        self._position = offset
-        return offset
-
-    def tell(self) -> int:
-        """The position within the range."""
-        return self._position
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fills a buffer from the present position, as far as the range goes."""
-        view = memoryview(buffer).cast("B")
-        if len(view) > _READ_LIMIT:
-            raise OSError(f"it asks for {len(view)} bytes at once")
-        if self._size is not None:
-            view = view[: max(0, self._size - self._position)]
-        self._file.seek(self._start + self._position)
-        done = 0
-        while done < len(view):
-            count = self._file.readinto(view[done:])
-            if not count:
-                break
-            done += count
-        self._position += done
-        return done
-
-    def chunks(self, start: int, size: int) -> Iterator[bytes]:
-        """Yields a part of the range in pieces of bounded size.
-
-        Args:
-            start: Where the part begins.
-            size: The number of bytes.
-
-        Yields:
-            Bytes, never more than `CHUNK` at once.
-        """
-        while size > 0:
-            self.seek(start)
-            chunk = self.read(min(CHUNK, size))
-            if not chunk:
-                raise OSError("it is cut off")
-            yield chunk
-            start, size = start + len(chunk), size - len(chunk)
-
-    def write(self, data: ReadableBuffer) -> int:
-        """Writes at the present position, or notes in `error` why it couldn't."""
-        view = memoryview(data).cast("B")
-        done = 0
-        try:
-            self._file.seek(self._start + self._position)
-            while done < len(view):
-                done += self._file.write(view[done:])
-        except OSError as error:
-            self.error = self.error or error
-        self._position += len(view)
-        return len(view)
-
-    def truncate(self, size: int | None = None) -> int:
-        """Sets the file's size, or notes in `error` why it couldn't."""
-        size = self._position if size is None else size
-        try:
-            self._file.truncate(self._start + size)
-        except OSError as error:
-            self.error = self.error or error
-        return size
+_ORDERS = re.compile(r"(layer|weight)_names(\d*)")  # Keras loads legacy files by these lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +55,11 @@ def open_store(path: str, window: Window, mode: str = "r") -> Iterator[Store]:
     """
     import h5py
 
+    start = window.read(16) or b""
+    # Lengths and addresses of 64 bits, which all machines that run Keras write.
+    sizes = start[13:15] if start[8:9] in (b"\0", b"\1") else start[9:11]
+    if start[:8] != SIGNATURE or sizes != b"\x08\x08":
+        raise ArchiveError(f"{path!r} holds damaged HDF5 data (it has no valid beginning).")
     try:
         with h5py.File(window, mode) as file:
             yield Store(path, window, file)
@@ -218,15 +122,14 @@ class Array:
         if self.size > _BOMB_FLOOR and self.size > _BOMB_RATIO * stored:
             return f"it claims {self.size} bytes and stores {stored}"
         pieces = self.dataset.chunks
-        if pieces and math.prod(pieces) * self.dataset.dtype.itemsize > _READ_LIMIT:
-            return f"it is stored in pieces of more than {_READ_LIMIT >> 20} MiB"
+        if pieces and math.prod(pieces) * self.dataset.dtype.itemsize > READ_LIMIT:
+            return f"it is stored in pieces of more than {READ_LIMIT >> 20} MiB"
         return ""
 
     def content(self) -> Iterator[bytes]:
         """Yields the values' bytes in pieces of bounded size."""
         offset = self.dataset.id.get_offset()
-        in_one_piece = offset is not None and self.dataset.id.get_storage_size() == self.size
-        if in_one_piece and not self.dataset.file.userblock_size:
+        if offset is not None and self.dataset.id.get_storage_size() == self.size:
             yield from self.window.chunks(offset, self.size)
         elif self.dataset.shape is not None:
             limit = max(1, CHUNK // max(1, self.dataset.dtype.itemsize))
@@ -239,9 +142,9 @@ class Tree:
     """What an HDF5 file of weights holds.
 
     Attributes:
-        arrays: Its arrays, by path.
-        orders: The lists by which Keras loads a legacy file, by the attributes' paths: which
-            layers and weights, in which order.
+        arrays: Its arrays, by path; those of a legacy file by their layer and their place in its
+            list of weights, since Keras loads them by that and not by their names.
+        orders: A legacy file's lists of layers, by the path of the group that they are in.
     """
 
     arrays: dict[str, Array]
@@ -263,9 +166,10 @@ def read_tree(store: Store, skip: Collection[str] = ()) -> Tree:
     Raises:
         ArchiveError: when the file holds links to elsewhere, which Keras refuses, too, or cycles.
     """
-    from h5py import Dataset, Group, h5a, h5d, h5g, h5o
+    from h5py import Dataset, h5d, h5g, h5o
 
     tree = Tree({}, {})
+    places: dict[str, str] = {}
     seen: set[int] = set()
     stack: list[tuple[str, tuple[str, ...], Any]] = [("", (), h5g.open(store.file.id, b"/"))]
     while stack:
@@ -274,57 +178,109 @@ def read_tree(store: Store, skip: Collection[str] = ()) -> Tree:
         if address in seen:
             raise ArchiveError(f"{store.path!r} holds the HDF5 group {prefix!r} twice.")
         seen.add(address)
-        for number in range(h5a.get_num_attrs(group)):
-            name = h5a.open(group, index=number).name.decode(errors="backslashreplace")
-            if name.rstrip("0123456789") in _ORDER_ATTRIBUTES:
-                values = Group(group).attrs[name]
-                tree.orders[f"{prefix}@{name}"] = [str(value) for value in values]
+        lists = _lists(group)
+        if "layer" in lists:
+            tree.orders[prefix] = lists["layer"]
+        if "weight" in lists:
+            places.update(
+                {prefix + name: prefix + str(k) for k, name in enumerate(lists["weight"])}
+            )
         inner = []
-        for name in _children(store, prefix, group):
+        for raw in _children(store, prefix, group):
+            name = _text(raw)
             where = prefix + name
             if where in skip:
                 continue
-            child = h5o.open(group, name.encode())
+            child = h5o.open(group, raw)
             if isinstance(child, h5g.GroupID):
                 inner.append((where + "/", (*owners, _owner(name, child)), child))
             elif isinstance(child, h5d.DatasetID):
                 data = Dataset(child)
-                noted = h5a.exists(child, b"dtype")
-                dtype = str(data.attrs["dtype"] if noted else child.dtype)
+                dtype = str(read_text(child, "dtype") or child.dtype)
                 shape = child.shape or ()
-                tree.arrays[where] = Array(where, shape, dtype, owners, data, store.window)
+                place = places.get(where, where)
+                tree.arrays[place] = Array(where, shape, dtype, owners, data, store.window)
         if len(seen) + len(inner) + len(tree.arrays) > _OBJECTS_LIMIT:
             raise ArchiveError(f"{store.path!r} holds more than {_OBJECTS_LIMIT} arrays.")
         stack += reversed(inner)
     return tree
 
 
-def _children(store: Store, prefix: str, group: Any) -> list[str]:
+def _lists(group: Any) -> dict[str, list[str]]:
+    """The lists of names in a group's attributes, which Keras splits where they are long."""
+    from h5py import h5a
+
+    found: dict[str, dict[int, list[str]]] = {}
+    for number in range(h5a.get_num_attrs(group)):
+        name = _text(h5a.open(group, index=number).name)
+        match = _ORDERS.fullmatch(name)
+        if match:
+            texts = read_text(group, name)
+            part = texts if isinstance(texts, list) else []  # an empty list is stored as numbers
+            found.setdefault(match[1], {})[int(match[2] or 0)] = part
+    return {
+        kind: [name for number in sorted(parts) for name in parts[number]]
+        for kind, parts in found.items()
+    }
+
+
+def read_text(owner: Any, name: str) -> str | list[str] | None:
+    """Reads an attribute that holds a text or texts.
+
+    Args:
+        owner: The low-level object that has the attribute.
+        name: The attribute's name.
+
+    Returns:
+        The text, a list of texts, or `None` when there is no attribute or it holds no text.
+
+    Raises:
+        OSError: when it is too long.
+    """
+    from h5py import AttributeManager, h5a, h5t
+
+    if not h5a.exists(owner, name.encode()):
+        return None
+    stored = h5a.open(owner, name.encode())
+    if not isinstance(stored.get_type(), h5t.TypeStringID):  # HDF5 crashes on types that are none
+        return None
+    if stored.get_storage_size() > READ_LIMIT:
+        raise OSError(f"the attribute {name!r} is too long")
+    value = AttributeManager(SimpleNamespace(id=owner))[name]
+    if isinstance(value, (str, bytes)):
+        return _text(value)
+    return [_text(item) for item in value.ravel()] if hasattr(value, "ravel") else None
+
+
+def _children(store: Store, prefix: str, group: Any) -> list[bytes]:
     """The names in a group, refusing links to elsewhere."""
     from h5py import h5l
 
-    names: list[str] = []
-    foreign: list[str] = []
+    names: list[bytes] = []
+    foreign: list[bytes] = []
 
-    def note(name: bytes, link: Any) -> None:
-        (names if link.type == h5l.TYPE_HARD else foreign).append(name.decode())
+    def note(name: bytes, link: Any) -> None:  # must not raise, for h5py can't pass that on
+        (names if link.type == h5l.TYPE_HARD else foreign).append(name)
 
     group.links.iterate(note, info=True)
     if foreign:
-        raise ArchiveError(f"{store.path!r} holds a link to elsewhere ({prefix + foreign[0]!r}).")
+        where = prefix + _text(foreign[0])
+        raise ArchiveError(f"{store.path!r} holds a link to elsewhere ({where!r}).")
     return names
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _owner(key: str, group: Any) -> str:
     """The name that Keras notes for a saved object with the variables that it owns."""
-    from h5py import AttributeManager, Group, h5a, h5g, h5l, h5o
+    from h5py import h5g, h5l, h5o
 
     if not group.links.exists(b"vars") or group.links.get_info(b"vars").type != h5l.TYPE_HARD:
         return key
     variables = h5o.open(group, b"vars")
-    if not isinstance(variables, h5g.GroupID) or not h5a.exists(variables, b"name"):
-        return key
-    name = AttributeManager(Group(variables))["name"]
+    name = read_text(variables, "name") if isinstance(variables, h5g.GroupID) else None
     return name if isinstance(name, str) else key
 
 
@@ -339,14 +295,14 @@ def compare_trees(one: Tree, other: Tree) -> list[str]:
         A line for every difference.
     """
     mine, theirs = one.arrays, other.arrays
-    problems = [f"{path}: only the first file has it" for path in mine if path not in theirs]
-    problems += [f"{path}: only the second file has it" for path in theirs if path not in mine]
-    for path in mine:
-        difference = path in theirs and _difference(mine[path], theirs[path])
+    problems = [f"{mine[p].path}: only the first file has it" for p in mine if p not in theirs]
+    problems += [f"{theirs[p].path}: only the second file has it" for p in theirs if p not in mine]
+    for place, array in mine.items():
+        difference = place in theirs and _difference(array, theirs[place])
         if difference:
-            problems.append(f"{path}: {difference}")
+            problems.append(f"{array.path}: {difference}")
     if one.orders != other.orders:
-        problems.append("the files list their layers or weights in different orders")
+        problems.append("the files list their layers in different orders")
     return problems
 
 

@@ -19,7 +19,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from saved_models import (
+
+from graphwd import archive, files
+from graphwd.archive import Archive, compare_weights, plan_file, rewrite_file, slots_of_file
+from graphwd.errors import ArchiveError, EquivalenceError
+from graphwd.policy import Policy, Rule
+from graphwd.regularizers import l2
+from tests.saved_models import (
     POLICY,
     dense,
     model_config,
@@ -29,14 +35,8 @@ from saved_models import (
     write_keras,
 )
 
-from graphwd import archive, files
-from graphwd.archive import Archive, compare_weights, plan_file, rewrite_file, slots_of_file
-from graphwd.errors import ArchiveError, EquivalenceError
-from graphwd.policy import Policy, Rule
-from graphwd.regularizers import l2
-
 ROOT = Path(__file__).parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def run(code, *arguments, **options):
@@ -487,7 +487,7 @@ CHILD = """
     import os, sys
     import graphwd.files
     from graphwd.archive import rewrite_file
-    from saved_models import POLICY
+    from tests.saved_models import POLICY
     if sys.argv[3] == "named":
         del os.O_TMPFILE
     print("ready", flush=True)
@@ -656,7 +656,7 @@ def test_files_that_are_no_models(tmp_path):
     refused(path, "damaged HDF5")
     for value in (3, np.arange(3), ["a", "b"], np.void(b"{}")):
         write_h5(path, edit=lambda f, value=value: f.attrs.__setitem__("model_config", value))
-        refused(path, "not a text")
+        refused(path, "no text")
     write_h5(path, edit=lambda f: f.attrs.__setitem__("model_config", b"\xff\xfe"))
     refused(path, "not UTF-8")
 
@@ -822,7 +822,7 @@ def test_hdf5_that_asks_for_all_memory(tmp_path):
     assert "piece: it is stored in pieces" in problems
     assert "text: values of variable length" in problems
     config = write_h5(tmp_path / "a.h5", text="x" * (65 << 20))
-    refused(config, "damaged HDF5 data (it asks for", target=tmp_path / "b.h5")
+    refused(config, "damaged HDF5 data (a heap of texts claims", target=tmp_path / "b.h5")
 
 
 # What is compared
@@ -889,7 +889,7 @@ def test_differences_of_h5_files(tmp_path):
     one, two = write_h5(tmp_path / "a.h5"), write_h5(tmp_path / "b.h5", edit=edit)
     assert compare_weights(one, two) == [
         "model_weights/one/one/kernel: the values differ",
-        "the files list their layers or weights in different orders",
+        "the files list their layers in different orders",
         "training_config: the files differ",
     ]
 
@@ -904,6 +904,24 @@ def test_arrays_of_every_shape_are_read_in_bounded_pieces():
             assert all(np.size(piece) <= limit for piece in pieces)
             joined = np.concatenate([np.ravel(piece) for piece in pieces] or [np.ravel(data)])
             assert joined.tobytes() == data.tobytes()
+
+
+def test_weights_of_h5_files_are_compared_in_the_order_that_keras_loads(tmp_path):
+    def rename(file):
+        group = file["model_weights/one"]
+        group.move("one/kernel", "model/one/kernel")
+        group.move("one/bias", "model/one/bias")
+        group.attrs["weight_names0"] = [b"model/one/kernel"]  # as Keras splits long lists
+        group.attrs["weight_names1"] = [b"model/one/bias"]
+        del group.attrs["weight_names"]
+
+    def swap(file):
+        group = file["model_weights/one"]
+        group.attrs["weight_names"] = group.attrs["weight_names"][::-1]
+
+    one = write_h5(tmp_path / "a.h5")
+    assert compare_weights(one, write_h5(tmp_path / "b.h5", edit=rename)) == []
+    assert len(compare_weights(one, write_h5(tmp_path / "c.h5", edit=swap))) == 2
 
 
 # What a file can't tell
@@ -954,7 +972,7 @@ def test_nothing_of_keras_is_imported(tmp_path):
         import graphwd.archive
         assert not {"h5py", "numpy", "networkx"} & set(sys.modules), "slow to start"
         from graphwd.archive import *
-        from saved_models import POLICY
+        from tests.saved_models import POLICY
         for source in sys.argv[1:]:
             plan = rewrite_file(source, source + sys.argv[1][-6:].replace(".keras", "") +
                                 (".keras" if source.endswith("s") else ".h5"), POLICY)
@@ -972,7 +990,7 @@ def test_memory_does_not_depend_on_the_weights(tmp_path):
         import resource, sys
         import h5py
         from graphwd.archive import rewrite_file, compare_weights
-        from saved_models import POLICY
+        from tests.saved_models import POLICY
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         rewrite_file(sys.argv[2], sys.argv[2] + ".keras", POLICY)
@@ -1074,7 +1092,7 @@ def test_a_class_that_can_not_be_imported_is_no_obstacle(saved, tmp_path):
     for name in ("custom.keras", "custom.h5"):
         code = textwrap.dedent(BLOCKER) + textwrap.dedent("""
             from graphwd.archive import rewrite_file
-            from saved_models import POLICY
+            from tests.saved_models import POLICY
             print([edit.path for edit in rewrite_file(*sys.argv[1:], POLICY)])
             """)
         assert "'scale/kernel'" in run(code, saved[name], tmp_path / name)
