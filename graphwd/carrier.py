@@ -88,6 +88,17 @@ class Carrier:
             },
         }
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the layer; the call may be what builds it, and then its penalties take effect."""
+        outputs = super().__call__(*args, **kwargs)  # type: ignore[misc] # the layer's class has it
+        settle(self)
+        return outputs
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the layer's variables, if they are the ones that the penalties are meant for."""
+        settle(self)
+        super().load_own_variables(store)  # type: ignore[misc] # the layer's class has it
+
     @property
     def variables(self) -> list[Any]:
         """All variables of the layer; reading them makes its penalties take effect."""
