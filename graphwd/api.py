@@ -115,7 +115,11 @@ def _planned(model: Any, policy: Any) -> tuple[Survey, Plan]:
 
     found = survey(model, cloning.probe)
     decided = make_plan(
-        found.slots, Policy.coerce(policy), source=f"model {model.name!r}", notes=found.notes
+        found.slots,
+        Policy.coerce(policy),
+        source=f"model {model.name!r}",
+        notes=found.notes,
+        serialized=found.serialized,
     )
     return found, decided
 
@@ -169,15 +173,14 @@ def inspect(model: Any) -> Plan:
     if isinstance(model, (str, os.PathLike)):
         from graphwd import archive
 
-        slots, source, notes = archive.slots_of_file(model), os.fspath(model), []
-    else:
-        from graphwd import cloning
-        from graphwd.survey import survey
+        return archive.inspect_file(model)
+    from graphwd import cloning
+    from graphwd.survey import survey
 
-        found = survey(model, cloning.probe)
-        slots, source, notes = found.slots, f"model {model.name!r}", found.notes
-    decisions = tuple(Decision(slot, None, slot.regularizer) for slot in slots)
-    return Plan(None, decisions, source, tuple(notes))
+    found = survey(model, cloning.probe)
+    decisions = tuple(Decision(slot, None, slot.regularizer) for slot in found.slots)
+    source = f"model {model.name!r}"
+    return Plan(None, decisions, source, tuple(found.notes), found.serialized)
 
 
 def verify(
@@ -216,7 +219,9 @@ def verify(
             keras.saving.load_model(m) if is_file else m
             for m, is_file in zip((original, rewritten), files, strict=True)
         )
-    return verification.verify_models(original, rewritten, chosen, outputs=outputs)
+    return verification.verify_models(
+        original, rewritten, chosen, outputs=outputs, seeds=not any(files)
+    )
 
 
 def rewrite_file(

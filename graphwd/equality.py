@@ -14,10 +14,16 @@ from graphwd.plans import Plan
 from graphwd.survey import Survey, places
 
 _OUTPUT_TOLERANCE = 1e-5
+_PLAIN = (str, int, float, bool, bytes, tuple)
 
 
 def differences(
-    found: Survey, copy: Any, names: Mapping[str, str], compared: dict[str, int]
+    found: Survey,
+    copy: Any,
+    names: Mapping[str, str],
+    compared: dict[str, int],
+    *,
+    seeds: bool = True,
 ) -> list[str]:
     """What differs between two models of the same config, apart from regularizers.
 
@@ -26,6 +32,7 @@ def differences(
         copy: The other model.
         names: Maps the original's layer paths to the other's, where they differ.
         compared: Takes up how much was compared.
+        seeds: Whether to compare the state of seed generators.
 
     Returns:
         A line for each difference.
@@ -43,13 +50,44 @@ def differences(
             problems.append(f"{title} has trainable={target.trainable} in the rewritten model")
         if source is target:
             problems.append(f"{title} is the same object in both models")
-        elif not backends.same_bits(source, target):
+        elif not backends.same_bits(source, target) and (
+            seeds or walk.plain_name(source.name) != "seed_generator_state"
+        ):
             problems.append(f"{title} has other values in the rewritten model")
         if id(target) in targets and source is not target:
             problems.append(f"{title} shares its values with {targets[id(target)]}")
         targets[id(target)] = title
+    for title, ours, theirs in pairs:
+        if _keras.is_functional(ours) and not _keras.is_graph(ours):
+            problems += _wiring_differences(title, ours, theirs)
     problems += _compile_differences(found.model, copy)
     return problems
+
+
+def _wiring_differences(title: str, ours: Any, theirs: Any) -> list[str]:
+    """Where two models that their class has built differ inside, which their config can't tell.
+
+    A graph may hold values of a weight as constants, taken when it was built.
+    """
+    one, two = _keras.wiring(ours), _keras.wiring(theirs)
+    if len(one) != len(two):
+        return [f"{title}: its class built {len(one)} calls, but {len(two)} when rewritten"]
+    return [
+        f"{title}: call {index} of {name} has other arguments when rewritten"
+        for index, ((name, mine), (other, its)) in enumerate(zip(one, two, strict=True))
+        if walk.plain_name(name) != walk.plain_name(other)
+        or len(mine) != len(its)
+        or not all(_same_argument(a, b) for a, b in zip(mine, its, strict=True))
+    ]
+
+
+def _same_argument(one: Any, other: Any) -> bool:
+    if keras.ops.is_tensor(one) and keras.ops.is_tensor(other):
+        a, b = (np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in (one, other))
+        return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return type(one) is type(other) and (not isinstance(one, _PLAIN) or one == other)
 
 
 def _paired(

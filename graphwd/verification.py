@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from graphwd import graph, regularizers
-from graphwd.plans import Plan, make_plan
+from graphwd.plans import Decision, Plan, make_plan
 from graphwd.slots import find_slots, set_regularizers, strip_carried
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class Report:
         return f"<p>{html.escape(str(self).splitlines()[0])}</p><ul>{items}</ul>"
 
 
-def verify_clone(found: Survey, plan: Plan, copy: Any, *, outputs: bool = False) -> Report:
+def verify_clone(
+    found: Survey, plan: Plan, copy: Any, *, outputs: bool = False, seeds: bool = True
+) -> Report:
     """Proves that a live model is the surveyed one plus a plan's edits.
 
     Args:
@@ -70,6 +72,7 @@ def verify_clone(found: Survey, plan: Plan, copy: Any, *, outputs: bool = False)
         plan: The plan for it.
         copy: The rewritten model.
         outputs: Whether to compare outputs on generated inputs.
+        seeds: Whether to compare the state of seed generators, which Keras doesn't save.
 
     Returns:
         A `Report`.
@@ -81,7 +84,7 @@ def verify_clone(found: Survey, plan: Plan, copy: Any, *, outputs: bool = False)
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)
     if not problems:
-        problems = equality.differences(found, copy, comparison.names, compared)
+        problems = equality.differences(found, copy, comparison.names, compared, seeds=seeds)
         if not problems:
             problems = equality.penalty_differences(found, plan, copy, comparison.names)
     if outputs and not problems:
@@ -90,7 +93,12 @@ def verify_clone(found: Survey, plan: Plan, copy: Any, *, outputs: bool = False)
 
 
 def verify_models(
-    original: Any, rewritten: Any, policy: Policy | None, *, outputs: bool = False
+    original: Any,
+    rewritten: Any,
+    policy: Policy | None,
+    *,
+    outputs: bool = False,
+    seeds: bool = True,
 ) -> Report:
     """Proves that a live model is another one plus a policy's edits.
 
@@ -100,6 +108,7 @@ def verify_models(
         policy: The policy, or `None` to accept the regularizers that the second model's config
             says, as long as its variables have them.
         outputs: Whether to compare outputs on generated inputs.
+        seeds: Whether to compare the state of seed generators, which Keras doesn't save.
 
     Returns:
         A `Report`.
@@ -110,14 +119,15 @@ def verify_models(
     found = survey(original, cloning.probe)
     if policy is not None:
         plan = make_plan(found.slots, policy, source=f"model {original.name!r}")
-        return verify_clone(found, plan, rewritten, outputs=outputs)
+        return verify_clone(found, plan, rewritten, outputs=outputs, seeds=seeds)
     other = survey(rewritten, cloning.probe)
     comparison = compare(found.serialized, other.serialized, regularizers_too=False)
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)
     if not problems:
-        problems = equality.differences(found, rewritten, comparison.names, compared)
-        problems += other.differences
+        problems = equality.differences(found, rewritten, comparison.names, compared, seeds=seeds)
+        held = tuple(Decision(slot, None, slot.regularizer) for slot in other.slots)
+        problems += equality.penalty_differences(other, Plan(None, held), rewritten, {})
     if outputs and not problems:
         problems = equality.output_differences(original, rewritten, compared)
     return Report(tuple(problems), compared)
