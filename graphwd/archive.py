@@ -134,7 +134,11 @@ class Archive:
         Raises:
             ArchiveError: when the stored weights can't be read.
         """
-        from graphwd.reach import STATE, find_unreached
+        return self._reach()[0]
+
+    def _reach(self) -> tuple[list[Unreached], dict[str, int]]:
+        """The layers that no slot reaches, and the number of parameters of every layer."""
+        from graphwd.reach import STATE, find_unreached, sizes_of_layers
         from graphwd.weights import read_tree
 
         arrays: list[Array] = []
@@ -142,7 +146,11 @@ class Archive:
             for name in self._h5_members():
                 store = stack.enter_context(self._open_store(name))
                 arrays += read_tree(store, skip=STATE).arrays.values()
-            return find_unreached(self.config, self.slots(), arrays, self.kind == "h5")
+            legacy = self.kind == "h5"
+            return (
+                find_unreached(self.config, self.slots(), arrays, legacy),
+                sizes_of_layers(self.config, arrays, legacy),
+            )
 
     def plan(self, policy: Policy) -> Plan:
         """Plans what a policy does to the model.
@@ -156,8 +164,15 @@ class Archive:
         Raises:
             ArchiveError: when the file is not a saved model's.
         """
-        unreached = self.unreached()
-        return make_plan(self.slots(), policy, source=self.path, notes=_notes(unreached))
+        unreached, sizes = self._reach()
+        return make_plan(
+            self.slots(),
+            policy,
+            source=self.path,
+            notes=_notes(unreached),
+            serialized=self.config,
+            sizes=sizes,
+        )
 
     def write(
         self,
@@ -400,7 +415,9 @@ def inspect_file(path: Path) -> Plan:
     """
     with Archive(path) as archive:
         decisions = tuple(Decision(slot, None, slot.regularizer) for slot in archive.slots())
-        return Plan(None, decisions, archive.path, tuple(_notes(archive.unreached())))
+        unreached, sizes = archive._reach()
+        notes = tuple(_notes(unreached))
+        return Plan(None, decisions, archive.path, notes, archive.config, sizes)
 
 
 def plan_file(path: Path, policy: Policy) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,12 +54,16 @@ class Plan:
         decisions: A `Decision` for every slot and weight of the model, edited or not.
         source: What the plan was made for, for headings.
         notes: What the plan can't tell, a sentence each.
+        serialized: The serialized model, for drawings, where it is known.
+        sizes: The number of parameters of each layer, by path, where the slots don't tell.
     """
 
     policy: Policy | None
     decisions: tuple[Decision, ...]
     source: str = ""
     notes: tuple[str, ...] = field(default=())
+    serialized: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    sizes: Mapping[str, int] | None = field(default=None, compare=False, repr=False)
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -148,6 +153,29 @@ class Plan:
             return summary.state_tables(self.decisions)
         return summary.plan_tables(self.decisions, self.policy)
 
+    def save_html(self, path: str | os.PathLike[str], *, model: Any = None) -> None:
+        """Writes the plan as a page: graph, charts and tables in one file that asks no network.
+
+        Args:
+            path: The file's path; what is there is replaced.
+            model: The live model that the plan was made for, for the values of its penalties.
+                Without it the page has the number of parameters alone, and Keras is not needed.
+
+        Example:
+
+        ```python
+        graphwd.plan("model.keras", graphwd.Policy.recipe("resnet")).save_html("plan.html")
+        ```
+        """
+        from graphwd import page
+
+        penalties = None
+        if model is not None:
+            from graphwd import measure
+
+            penalties = measure.penalties(model, self.decisions)
+        page.save_html(self, path, penalties=penalties)
+
     def __str__(self) -> str:
         parts = [printable(self.title), *(table.text() for table in self.tables())]
         parts += [f"Note: {printable(note)}" for note in self.notes]
@@ -181,7 +209,13 @@ def _plain(serialized: regularizers.Serialized | None) -> dict[str, Any] | None:
 
 
 def make_plan(
-    slots: Iterable[Slot], policy: Policy, *, source: str = "", notes: Sequence[str] = ()
+    slots: Iterable[Slot],
+    policy: Policy,
+    *,
+    source: str = "",
+    notes: Sequence[str] = (),
+    serialized: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Plan:
     """Decides on every slot by the last rule of a policy that matches it.
 
@@ -190,6 +224,8 @@ def make_plan(
         policy: A `Policy`.
         source: What the slots are from, for headings.
         notes: What the plan can't tell, a sentence each.
+        serialized: The serialized model, for drawings.
+        sizes: The number of parameters of each layer, by path, where the slots don't tell.
 
     Returns:
         A `Plan`. A rule that matches nothing is a warning that names it, since a typo must not
@@ -211,7 +247,7 @@ def make_plan(
     for index, rule in enumerate(policy.rules):
         if index not in matched:
             warnings.warn(_unmatched(index, rule, slots, source), UnmatchedRuleWarning, 3)
-    return Plan(policy, tuple(decisions), source, tuple(notes))
+    return Plan(policy, tuple(decisions), source, tuple(notes), serialized, sizes)
 
 
 def _unmatched(index: int, rule: Any, slots: Sequence[Slot], source: str) -> str:

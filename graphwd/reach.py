@@ -101,6 +101,29 @@ def find_unreached(
     ]
 
 
+def sizes_of_layers(
+    config: Mapping[str, Any], arrays: Iterable[Array], legacy: bool
+) -> dict[str, int]:
+    """Counts the floating-point numbers that are stored for each layer.
+
+    Args:
+        config: The serialized model.
+        arrays: The stored arrays.
+        legacy: Whether the file is a whole-model `.h5` file.
+
+    Returns:
+        Maps the path of each layer that has any to their number, in the order of the config.
+    """
+    units = _find_units(config)
+    sizes = [0] * len(units)
+    find = _LegacyOwners(units) if legacy else _Owners(units)
+    for array in arrays:
+        owner = find(array) if array.is_float else None
+        if owner is not None:
+            sizes[owner] += array.parameters
+    return {"/".join(unit.names): size for unit, size in zip(units, sizes, strict=True) if size}
+
+
 def _find_units(config: Mapping[str, Any]) -> list[_Unit]:
     """All layers that are no models, in the order of the config, and the model itself."""
     units = [_Unit((), (), str(config.get("class_name")), False)]

@@ -1,0 +1,590 @@
+"""Drawings: a serialized model's graph as boxes and lines, with repeated blocks folded.
+
+A layer with a kernel and what follows it in a line (normalization, activation) make one chunk, a
+box. Where all paths of a graph meet, it is cut, so that a drawing is a sequence of small pictures
+that flow into columns. Equal blocks in a row become one, drawn once, with a count.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from graphwd import graph, regularizers, wiring
+from graphwd.decisions import Decision
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+WIDTH, HEIGHT = 200, 42
+_GAP, _ROW, _LEAD, _DUMMY = 16, 30, 18, 10
+_FOLD_ABOVE = 36  # chunks: below, every one is worth its own box
+_MERGE_ABOVE = 90  # chunks of one block
+_PERIOD = 60  # of repeats, in pictures
+_DUMMIES = 20_000
+_PANELS = 40
+_PIPS = 10
+_TAIL_ROLES = ("gamma", "beta", "alpha", "activity")
+_NUMBER = re.compile(r"(\d+)")
+
+Mark = Callable[[Decision], str]
+"""Gives a decision's CSS classes: what its slot gets."""
+
+
+@dataclass
+class Box:
+    """A chunk, or several alike, as a rectangle.
+
+    Attributes:
+        x: Its left edge.
+        y: Its upper edge.
+        name: What stands in it: the first layer's name, `*` for numbers that differ.
+        kind: The class names, beneath.
+        times: How many chunks it stands for.
+        marks: CSS classes: what the chunk gets.
+        pips: The CSS classes of each slot.
+        lines: Lines of text about it.
+        slot: The number of its first slot among the plan's decisions, or `None`.
+        panel: The number of the panel that draws what is inside, or `None`.
+    """
+
+    x: float
+    y: float
+    name: str
+    kind: str
+    times: int
+    marks: str
+    pips: list[str]
+    lines: list[str]
+    slot: int | None
+    panel: int | None
+
+
+@dataclass
+class Picture:
+    """A few boxes and the lines between them.
+
+    Attributes:
+        width: In pixels.
+        height: In pixels.
+        boxes: The `Box`es.
+        lines: The `d` attributes of SVG paths.
+    """
+
+    width: float
+    height: float
+    boxes: list[Box]
+    lines: list[str]
+
+
+@dataclass
+class Repeat:
+    """Pictures that stand for several equal sequences of blocks.
+
+    Attributes:
+        times: How many.
+        pictures: The `Picture`s of one of them.
+    """
+
+    times: int
+    pictures: list[Picture]
+
+
+@dataclass
+class Panel:
+    """One model of the graph: the outer one, or one that is nested in it.
+
+    Attributes:
+        path: Its path; empty for the outer one.
+        layers: The number of its layers.
+        repeats: Its drawing.
+        width: The width of its widest picture.
+    """
+
+    path: str
+    layers: int
+    repeats: list[Repeat]
+
+    @property
+    def width(self) -> float:
+        """The width of its widest picture."""
+        return max((p.width for r in self.repeats for p in r.pictures), default=WIDTH)
+
+
+@dataclass
+class _Layer:
+    """A call of a layer.
+
+    Attributes:
+        name: The layer's name.
+        kind: Its class name.
+        decisions: Numbers and `Decision`s of the slots within it.
+        inner: The graph of a nested model, or `None`.
+        path: Its path.
+    """
+
+    name: str
+    kind: str
+    decisions: list[tuple[int, Decision]]
+    inner: nx.MultiDiGraph[Any] | None = None
+    path: str = ""
+
+    @property
+    def is_head(self) -> bool:
+        """Whether it begins a chunk."""
+        return self.inner is not None or any(
+            decision.slot.role not in _TAIL_ROLES for _, decision in self.decisions
+        )
+
+
+@dataclass
+class _Chunk:
+    layers: list[_Layer] = field(default_factory=list)
+
+
+_Item = tuple[list[int], int | None, int | None]  # chunks; the cut above and the one below
+
+
+def draw(serialized: Mapping[str, Any], decisions: Sequence[Decision], mark: Mark) -> list[Panel]:
+    """Draws a model.
+
+    Args:
+        serialized: The serialized model.
+        decisions: A `Decision` for every slot.
+        mark: Gives a decision's CSS classes.
+
+    Returns:
+        A `Panel` for the model and for each model nested in it, outer ones first. A model whose
+        config tells no graph has its layers without lines.
+
+    Raises:
+        ModelError: when the config is damaged.
+    """
+    within: dict[str, list[tuple[int, Decision]]] = {}
+    for number, decision in enumerate(decisions):
+        path = decision.slot.path
+        for place, letter in enumerate(path):
+            if letter == "/":
+                within.setdefault(path[:place], []).append((number, decision))
+    if wiring.model_kind(wiring.as_object(serialized)) == "opaque":
+        return [_plain_panel(within, mark)]
+    panels: list[Panel] = []
+    pending = [("", graph.build(serialized))]
+    while pending and len(panels) < _PANELS:
+        path, level = pending.pop(0)
+        known = len(panels) + 1 + len(pending)
+        numbers: dict[str, int] = {}
+        layers = {}
+        for node, data in level.nodes(data=True):
+            if node in (wiring.INPUTS, wiring.OUTPUTS):
+                continue
+            name = str(data["layer"])
+            own = f"{path}/{name}" if path else name
+            inner = data["model"]
+            layers[node] = _Layer(name, str(data["class_name"]), within.get(own, []), inner, own)
+            if inner is not None and own not in numbers and known + len(numbers) < _PANELS:
+                numbers[own] = known + len(numbers)
+                pending.append((own, inner))
+        repeats = _draw_level(level, layers, mark, numbers)
+        panels.append(Panel(path, len({layer.path for layer in layers.values()}), repeats))
+    return panels
+
+
+def _plain_panel(within: Mapping[str, list[tuple[int, Decision]]], mark: Mark) -> Panel:
+    """A model whose config tells no graph: its outer layers, without lines."""
+    chunks = [
+        _Chunk([_Layer(path, found[0][1].slot.layers[0], found, None, path)])
+        for path, found in within.items()
+        if "/" not in path
+    ]
+    items: list[_Item] = [([number], None, None) for number in range(len(chunks))]
+    edges: dict[int, set[int]] = {number: set() for number in range(len(chunks))}
+    return Panel("", len(chunks), _fold(items, chunks, edges, mark, {}))
+
+
+def _draw_level(
+    level: nx.MultiDiGraph[Any],
+    layers: Mapping[Any, _Layer],
+    mark: Mark,
+    panels: Mapping[str, int],
+) -> list[Repeat]:
+    import networkx as nx
+
+    simple: nx.DiGraph[Any] = nx.DiGraph()
+    simple.add_nodes_from(layers)
+    simple.add_edges_from((a, b) for a, b in level.edges() if a in layers and b in layers)
+    position = {node: number for number, node in enumerate(layers)}
+    chunks: list[_Chunk] = []
+    chunk_of: dict[Any, int] = {}
+    for node in nx.lexicographical_topological_sort(simple, key=position.__getitem__):
+        before = list(simple.predecessors(node))
+        if (
+            len(before) == 1
+            and simple.out_degree(before[0]) == 1
+            and not layers[node].is_head
+            and layers[before[0]].inner is None
+        ):
+            chunk_of[node] = chunk_of[before[0]]
+        else:
+            chunk_of[node] = len(chunks)
+            chunks.append(_Chunk())
+        chunks[chunk_of[node]].layers.append(layers[node])
+    edges: dict[int, set[int]] = {number: set() for number in range(len(chunks))}
+    for a, b in simple.edges():
+        if chunk_of[a] != chunk_of[b]:
+            edges[chunk_of[a]].add(chunk_of[b])
+    return _fold(_cut(edges), chunks, edges, mark, panels)
+
+
+def _cut(edges: Mapping[int, set[int]]) -> list[_Item]:
+    """Cuts a graph, numbered in topological order, where no line passes by a chunk."""
+    roots = set(edges) - {taker for takers in edges.values() for taker in takers}
+    reach = max(roots) + 1 if len(roots) > 1 else -1
+    items: list[_Item] = []
+    inside: list[int] = []
+    above: int | None = None
+    for number in sorted(edges):
+        if reach <= number:
+            if inside:
+                items.append((inside, above, number))
+            items.append(([number], None, None))
+            inside, above = [], number
+        else:
+            inside.append(number)
+        reach = max(reach, *edges[number], -1)
+    if inside:
+        items.append((inside, above, None))
+    return items
+
+
+def _fold(
+    items: Sequence[_Item],
+    chunks: Sequence[_Chunk],
+    edges: Mapping[int, set[int]],
+    mark: Mark,
+    panels: Mapping[str, int],
+) -> list[Repeat]:
+    """Draws items, equal sequences of them once."""
+    signatures = [_signature(item, chunks, edges, mark) for item in items]
+    known: dict[Hashable, int] = {}
+    keys = [known.setdefault(signature, len(known)) for signature in signatures]
+    spans = _spans(keys) if len(chunks) > _FOLD_ABOVE else [(0, len(items), 1)]
+    repeats = []
+    for start, period, times in spans:
+        pictures = []
+        for offset in range(period):
+            alike = [items[start + offset + period * turn] for turn in range(times)]
+            last = start + offset + period * (times - 1) == len(items) - 1
+            pictures.append(_picture(alike, chunks, edges, mark, panels, last))
+        repeats.append(Repeat(times, pictures))
+    return repeats
+
+
+def _spans(keys: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Splits a sequence into repeats: where each starts, its length, and how often it stands."""
+    spans: list[tuple[int, int, int]] = []
+    start = single = 0
+    while start < len(keys):
+        best = (1, 1)
+        for period in range(1, min(_PERIOD, (len(keys) - start) // 2) + 1):
+            times = 1
+            place = start + period
+            while keys[place : place + period] == keys[start : start + period]:
+                times += 1
+                place += period
+            if (times - 1) * period > max(1, (best[1] - 1) * best[0]):
+                best = (period, times)
+        if best[1] == 1:
+            start += 1
+            continue
+        if single < start:
+            spans.append((single, start - single, 1))
+        spans.append((start, *best))
+        start += best[0] * best[1]
+        single = start
+    if single < len(keys):
+        spans.append((single, len(keys) - single, 1))
+    return spans
+
+
+def _signature(
+    item: _Item, chunks: Sequence[_Chunk], edges: Mapping[int, set[int]], mark: Mark
+) -> Hashable:
+    """Equal for items that look the same but for names and sizes."""
+    numbers, above, below = item
+    local = {number: place for place, number in enumerate(numbers)}
+    if above is not None:
+        local[above] = -1
+    if below is not None:
+        local[below] = -2
+    return (
+        tuple(_looks(chunks[number], mark) for number in numbers),
+        tuple(
+            (local[a], place)
+            for a in local
+            for place in sorted(local[b] for b in edges[a] if b in local)
+        ),
+    )
+
+
+def _looks(chunk: _Chunk, mark: Mark) -> Hashable:
+    """Equal for chunks that look the same; layers without weights behind the first don't count."""
+    return tuple(
+        (layer.kind, tuple((d.slot.role, mark(d)) for _, d in layer.decisions))
+        for place, layer in enumerate(chunk.layers)
+        if layer.decisions or not place
+    )
+
+
+def _picture(
+    alike: Sequence[_Item],
+    chunks: Sequence[_Chunk],
+    edges: Mapping[int, set[int]],
+    mark: Mark,
+    panels: Mapping[str, int],
+    last: bool,
+) -> Picture:
+    """Draws one item, which stands for all that are alike."""
+    numbers, above, below = alike[0]
+    if len(numbers) == 1 and above is None and below is None:
+        box = _box([chunks[item[0][0]] for item in alike], mark, panels)
+        box.times = 1  # the count stands beside the whole repeat
+        height = HEIGHT + (_LEAD if edges[numbers[0]] and not last else 0)
+        lines = [] if height == HEIGHT else [f"M{WIDTH / 2:g} {HEIGHT}V{height}"]
+        return Picture(WIDTH, height, [box], lines)
+    members = {
+        number: [chunks[item[0][place]] for item in alike] for place, number in enumerate(numbers)
+    }
+    links = {
+        (a, b)
+        for a in (*([] if above is None else [above]), *numbers)
+        for b in edges[a]
+        if b in members or b == below
+    }
+    standing = dict.fromkeys(numbers, 1)
+    if len(numbers) > _MERGE_ABOVE:
+        links, members, standing = _merged(links, members, mark)
+    return _layered(links, members, standing, above, below, mark, panels)
+
+
+def _merged(
+    links: set[tuple[int, int]], members: Mapping[int, list[_Chunk]], mark: Mark
+) -> tuple[set[tuple[int, int]], dict[int, list[_Chunk]], dict[int, int]]:
+    """Makes one of all chunks of a row that look the same."""
+    rows = _rows(links, members)
+    first: dict[Hashable, int] = {}
+    target: dict[int, int] = {}
+    for number, chunks in members.items():
+        key = (rows[number], _looks(chunks[0], mark))
+        target[number] = first.setdefault(key, number)
+    merged: dict[int, list[_Chunk]] = {}
+    standing: dict[int, int] = {}
+    for number, chunks in members.items():
+        merged.setdefault(target[number], []).extend(chunks)
+        standing[target[number]] = standing.get(target[number], 0) + 1
+    return {(target.get(a, a), target.get(b, b)) for a, b in links}, merged, standing
+
+
+def _rows(links: Iterable[tuple[int, int]], members: Iterable[int]) -> dict[int, int]:
+    """The row of each chunk: the length of the longest way to it within the block."""
+    import networkx as nx
+
+    inner: nx.DiGraph[int] = nx.DiGraph()
+    inner.add_nodes_from(members)
+    inner.add_edges_from((a, b) for a, b in links if a in inner and b in inner)
+    return {
+        number: row
+        for row, generation in enumerate(nx.topological_generations(inner))
+        for number in generation
+    }
+
+
+def _layered(
+    links: set[tuple[int, int]],
+    members: Mapping[int, list[_Chunk]],
+    standing: Mapping[int, int],
+    above: int | None,
+    below: int | None,
+    mark: Mark,
+    panels: Mapping[str, int],
+) -> Picture:
+    """Lays a block out in rows: lines that pass rows get places there, and few lines cross."""
+    row_of: dict[Hashable, int] = dict(_rows(links, members).items())
+    height = max(row_of.values()) + 1
+    rows: list[list[Hashable]] = [[] for _ in range(height)]
+    for number, row in row_of.items():
+        rows[row].append(number)
+    if above is not None:
+        row_of[above] = -1
+    if below is not None:
+        row_of[below] = height
+    length = sum(row_of[b] - row_of[a] for a, b in links)
+    chains: list[list[Hashable]] = []
+    for a, b in sorted(links):
+        chain: list[Hashable] = [a]
+        if length <= _DUMMIES:
+            for row in range(row_of[a] + 1, row_of[b]):
+                dummy = (a, b, row)
+                row_of[dummy] = row
+                rows[row].append(dummy)
+                chain.append(dummy)
+        chains.append([*chain, b])
+    _order(rows, chains, row_of)
+    return _place(rows, chains, members, standing, (above, below), mark, panels)
+
+
+def _order(
+    rows: list[list[Hashable]], chains: Sequence[Sequence[Hashable]], row_of: Mapping[Hashable, int]
+) -> None:
+    """Orders each row by the mean place of its neighbours, downwards and upwards in turn."""
+    up: dict[Hashable, list[Hashable]] = {}
+    down: dict[Hashable, list[Hashable]] = {}
+    for chain in chains:
+        for a, b in itertools.pairwise(chain):
+            up.setdefault(b, []).append(a)
+            down.setdefault(a, []).append(b)
+    for turn in range(6):
+        neighbours, sequence = (up, rows) if turn % 2 == 0 else (down, rows[::-1])
+        place = {node: (number + 0.5) / len(row) for row in rows for number, node in enumerate(row)}
+
+        def mean(
+            node: Hashable,
+            neighbours: dict[Hashable, list[Hashable]] = neighbours,
+            place: dict[Hashable, float] = place,
+        ) -> float:
+            near = [place.get(other, 0.5) for other in neighbours.get(node, ())]
+            return sum(near) / len(near) if near else place[node]
+
+        for row in sequence:
+            row.sort(key=mean)
+            for number, node in enumerate(row):
+                place[node] = (number + 0.5) / len(row)
+
+
+def _place(
+    rows: Sequence[Sequence[Hashable]],
+    chains: Sequence[Sequence[Hashable]],
+    members: Mapping[int, list[_Chunk]],
+    standing: Mapping[int, int],
+    ports: tuple[int | None, int | None],
+    mark: Mark,
+    panels: Mapping[str, int],
+) -> Picture:
+    """Gives every box its place, and every line its way."""
+    above, below = ports
+
+    def width(node: Hashable) -> int:
+        return WIDTH if node in members else _DUMMY
+
+    widths = [sum(map(width, row)) + _GAP * (len(row) - 1) for row in rows]
+    total = max(*widths, WIDTH)
+    top = 0 if above is None else _LEAD
+    boxes = []
+    middle: dict[Hashable, tuple[float, float, float]] = {}
+    for number, row in enumerate(rows):
+        x = (total - widths[number]) / 2
+        y = top + number * (HEIGHT + _ROW)
+        for node in row:
+            middle[node] = (x + width(node) / 2, y, y + HEIGHT)
+            if isinstance(node, int):
+                box = _box(members[node], mark, panels)
+                box.x, box.y, box.times = x, y, standing[node]
+                boxes.append(box)
+            x += width(node) + _GAP
+    bottom = top + len(rows) * (HEIGHT + _ROW) - _ROW
+    height = bottom if below is None else bottom + _LEAD
+    if above is not None:
+        middle[above] = (total / 2, 0, 0)
+    if below is not None:
+        middle[below] = (total / 2, height, height)
+    lines = [_line([middle[node] for node in chain]) for chain in chains]
+    return Picture(total, height, boxes, lines)
+
+
+def _line(points: Sequence[tuple[float, float, float]]) -> str:
+    """A smooth line through the middles of rows."""
+    x, _, y = points[0]
+    text = f"M{x:g} {y:g}"
+    for place, (next_x, upper, lower) in enumerate(points[1:], 2):
+        middle = (y + upper) / 2
+        text += f"C{x:g} {middle:g} {next_x:g} {middle:g} {next_x:g} {upper:g}"
+        if place < len(points):
+            text += f"V{lower:g}"
+        x, y = next_x, lower
+    return text
+
+
+def _box(chunks: Sequence[_Chunk], mark: Mark, panels: Mapping[str, int]) -> Box:
+    """The box of a chunk, which stands for all that look the same."""
+    first = chunks[0]
+    found = [pair for layer in first.layers for pair in layer.decisions]
+    kinds = list(dict.fromkeys(layer.kind for layer in first.layers))
+    lines = [", ".join(layer.name for layer in first.layers)]
+    if len(chunks) > 1:
+        lines.append(
+            f"and {len(chunks) - 1} more like it: " + _some([c.layers[0].name for c in chunks[1:]])
+        )
+    lines += [_about(decision) for _, decision in found[:_PIPS]]
+    if len(found) > _PIPS:
+        lines.append(f"and {len(found) - _PIPS} more slots")
+    head = first.layers[0]
+    return Box(
+        x=0,
+        y=0,
+        name=common_name([chunk.layers[0].name for chunk in chunks]),
+        kind=" + ".join(kinds),
+        times=len(chunks),
+        marks=_main(found, mark),
+        pips=[mark(decision) for _, decision in found],
+        lines=lines,
+        slot=found[0][0] if found else None,
+        panel=panels.get(head.path) if head.inner is not None else None,
+    )
+
+
+def _main(found: Sequence[tuple[int, Decision]], mark: Mark) -> str:
+    """What a chunk gets: what its first penalised slot gets, or else its first edited one."""
+    for chosen in (
+        [d for _, d in found if d.after is not None and d.slot.role not in _TAIL_ROLES],
+        [d for _, d in found if d.after is not None],
+        [d for _, d in found if d.changes],
+        [d for _, d in found if d.slot.role not in _TAIL_ROLES],
+    ):
+        if chosen:
+            return mark(chosen[0])
+    return "nothing" if found else "weightless"
+
+
+def _about(decision: Decision) -> str:
+    now, after = map(regularizers.describe, (decision.slot.regularizer, decision.after))
+    words = [now if now == after else f"{now} \N{RIGHTWARDS ARROW} {after}"]
+    words += [w for w in ("dormant", "carried", "unreached") if getattr(decision, w)]
+    return f"{decision.slot.path}: {', '.join(words)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+
+
+def common_name(names: Sequence[str]) -> str:
+    """One name for several layers, with `*` for what differs.
+
+    Args:
+        names: At least one name.
+
+    Returns:
+        A string such as `conv_*_bn`.
+    """
+    pieces = [_NUMBER.split(name) for name in names]
+    if len({len(piece) for piece in pieces}) == 1:
+        texts = [set(column) for column in zip(*pieces, strict=True)]
+        if all(len(text) == 1 for text in texts[::2]):
+            return "".join(text.pop() if len(text) == 1 else "*" for text in texts)
+    shortest = min(names, key=len)
+    for end in range(len(shortest), -1, -1):
+        if all(name.startswith(shortest[:end]) for name in names):
+            return shortest[:end] + ("" if end == len(shortest) == max(map(len, names)) else "*")
+    return "*"

@@ -1,0 +1,315 @@
+"""The HTML report: one file with the graph, the charts and the tables of a plan.
+
+Nothing in the file asks a network for anything: styles and drawings are in it, there is no script,
+and its content security policy forbids both. No Keras: a saved model's report needs none.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphwd import drawing, regularizers, summary
+from graphwd.decisions import Decision
+from graphwd.errors import ModelError
+from graphwd.plans import Plan
+from graphwd.slots import strip_carried
+
+_COLOURS = 8
+_BARS = 40
+_FIXED = {
+    "kept": "stays penalised, by no rule",
+    "removed": "loses its penalty",
+    "nothing": "no penalty",
+    "unreached": "unreached: no config reaches the weight, no rule selects it",
+    "weightless": "no weights to penalise",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of the legend.
+
+    Attributes:
+        mark: The CSS class.
+        label: What it means.
+        count: The number of slots, or `None` where these don't count.
+    """
+
+    mark: str
+    label: str
+    count: int | None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a chart.
+
+    Attributes:
+        label: The layer's path.
+        text: Its value.
+        pieces: The CSS class, the start and the width of each piece, in percent of the longest.
+    """
+
+    label: str
+    text: str
+    pieces: list[tuple[str, float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A bar chart.
+
+    Attributes:
+        title: What it shows.
+        bars: The longest bars, longest first.
+        rest: What the others come to, or nothing.
+    """
+
+    title: str
+    bars: list[Bar]
+    rest: str
+
+
+def render(
+    plan: Plan,
+    serialized: Mapping[str, Any] | None = None,
+    *,
+    penalties: Mapping[str, tuple[float, float]] | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> str:
+    """Makes the page of a plan.
+
+    Args:
+        plan: A `Plan`.
+        serialized: The serialized model, for its graph. Defaults to the one that the plan has.
+        penalties: The value of the penalty on each slot, by path, now and as planned.
+        sizes: The number of parameters of each layer, by path, where the slots don't tell.
+
+    Returns:
+        HTML.
+    """
+    import jinja2
+
+    serialized = plan.serialized if serialized is None else serialized
+    sizes = plan.sizes if sizes is None else sizes
+    files = importlib.resources.files("graphwd")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((files / "page.html.jinja").read_text("utf-8"))
+    marks = Marks(plan)
+    notes = list(plan.notes)
+    panels: list[drawing.Panel] = []
+    if serialized is not None:
+        try:
+            panels = drawing.draw(strip_carried(serialized), plan.decisions, marks)
+        except ModelError as error:
+            notes.append(f"The graph can't be drawn: {error}")
+    return template.render(
+        plan=plan,
+        notes=notes,
+        panels=panels,
+        drawing=drawing,
+        keys=marks.keys(),
+        facts=_facts(plan, penalties),
+        charts=_charts(plan, marks, penalties, sizes),
+        tables=plan.tables(),
+        swatches=[f"p{number % _COLOURS}" for number in range(len(plan.policy or ()))],
+        marks=marks,
+        describe=regularizers.describe,
+        shorten=shorten,
+        style=(files / "page.css").read_text("utf-8"),
+    )
+
+
+def save_html(
+    plan: Plan,
+    path: str | os.PathLike[str],
+    serialized: Mapping[str, Any] | None = None,
+    *,
+    penalties: Mapping[str, tuple[float, float]] | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> None:
+    """Writes the page of a plan to a file, which is complete or not there.
+
+    Args:
+        plan: A `Plan`.
+        path: The file's path; what is there is replaced.
+        serialized: As for `render`.
+        penalties: As for `render`.
+        sizes: As for `render`.
+    """
+    text = render(plan, serialized, penalties=penalties, sizes=sizes)
+    target = os.path.realpath(path)
+    descriptor, temporary = tempfile.mkstemp(
+        dir=os.path.dirname(target), prefix=".graphwd-", suffix=".html"
+    )
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # a temporary file is its owner's alone
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+class Marks:
+    """The CSS classes of decisions: a colour for each rule, or for each penalty without rules.
+
+    Args:
+        plan: A `Plan`.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._penalties: dict[Any, int] = {}
+        self._labels: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+        if plan.policy is not None:
+            for number, rule in enumerate(plan.policy):
+                after = regularizers.describe(rule.regularizer)
+                if rule.regularizer is not None:
+                    label = f"rule {number + 1}: {after}"
+                    mark = f"p{number % _COLOURS}"
+                    before = self._labels.get(mark)
+                    self._labels[mark] = f"{before}; {label}" if before else label
+        for decision in plan.decisions:
+            for mark in self(decision).split():
+                self._counts[mark] = self._counts.get(mark, 0) + 1
+
+    def __call__(self, decision: Decision) -> str:
+        """The CSS classes of one decision."""
+        words = [self._colour(decision)]
+        words += [word for word in ("dormant", "carried") if getattr(decision, word)]
+        return " ".join(words)
+
+    def _colour(self, decision: Decision) -> str:
+        if decision.after is None:
+            if decision.changes:
+                return "removed"
+            return "unreached" if decision.unreached else "nothing"
+        if self._plan.policy is not None:
+            return "kept" if decision.rule is None else f"p{decision.rule % _COLOURS}"
+        key = regularizers.normalize(decision.after)
+        mark = f"p{self._penalties.setdefault(key, len(self._penalties)) % _COLOURS}"
+        label = regularizers.describe(decision.after)
+        known = self._labels.setdefault(mark, label)
+        if label not in known.split("; "):
+            self._labels[mark] = f"{known}; {label}"
+        return mark
+
+    def keys(self) -> list[Key]:
+        """The legend: what there is in the model, colours first."""
+        keys = [Key(mark, label, self._counts.get(mark, 0)) for mark, label in self._labels.items()]
+        keys += [
+            Key(mark, label, self._counts.get(mark))
+            for mark, label in _FIXED.items()
+            if mark in self._counts or mark == "weightless"
+        ]
+        for mark, label in (
+            ("dormant", "dormant: frozen, so Keras skips the penalty"),
+            ("carried", "carried: by graphwd, no config of Keras's own holds it"),
+        ):
+            if mark in self._counts:
+                keys.append(Key(mark, label, self._counts[mark]))
+        return keys
+
+
+def shorten(text: str, length: int) -> str:
+    """A text that is cut in its middle where it is too long: names differ at their ends."""
+    if len(text) <= length:
+        return text
+    end = length // 2
+    return f"{text[: length - end - 1]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
+
+
+def _facts(
+    plan: Plan, penalties: Mapping[str, tuple[float, float]] | None
+) -> list[tuple[str, str]]:
+    """The numbers at the top: what they count, and how many."""
+    penalised = [d for d in plan.decisions if d.after is not None]
+    facts = [] if plan.policy is None else [("edits", f"{len(plan):,}")]
+    facts.append(("slots penalised", f"{len(penalised):,} of {len(plan.decisions):,}"))
+    parameters, total = map(summary.count_parameters, (penalised, plan.decisions))
+    if total:
+        facts.append(("of the parameters", f"{(parameters or 0) / total:.1%}"))
+    if penalties is not None:
+        now, planned = (sum(pair[place] for pair in penalties.values()) for place in (0, 1))
+        value = f"{now:.4g}"
+        if plan.policy is not None:
+            value += f" \N{RIGHTWARDS ARROW} {planned:.4g}"
+        facts.append(("penalty", value))
+    for word in ("dormant", "carried", "unreached"):
+        count = sum(getattr(decision, word) for decision in plan.decisions)
+        if count:
+            facts.append((word, f"{count:,}"))
+    return facts
+
+
+def _charts(
+    plan: Plan,
+    marks: Marks,
+    penalties: Mapping[str, tuple[float, float]] | None,
+    sizes: Mapping[str, int] | None,
+) -> list[Chart]:
+    layers: dict[str, list[Decision]] = {}
+    for decision in plan.decisions:
+        layers.setdefault(decision.slot.path.rpartition("/")[0], []).append(decision)
+    charts = []
+    if penalties is not None:
+        title = "Penalty by layer" + ("" if plan.policy is None else ", as planned")
+        values = {
+            path: [(marks(d), penalties.get(d.slot.path, (0.0, 0.0))[1]) for d in decisions]
+            for path, decisions in layers.items()
+        }
+        charts.append(_chart(title, values, lambda value: f"{value:.4g}"))
+    counts = {
+        path: [(marks(d), float(d.slot.parameters or 0)) for d in decisions]
+        for path, decisions in layers.items()
+    }
+    title = "Parameters by layer"
+    if sizes is not None and not any(value for pieces in counts.values() for _, value in pieces):
+        title += ", with those that take no penalty"
+        counts = {
+            path: [(_strongest(layers.get(path, ()), marks), float(size))]
+            for path, size in sizes.items()
+        }
+    charts.append(_chart(title, counts, lambda value: f"{int(value):,}"))
+    return [chart for chart in charts if chart.bars]
+
+
+def _strongest(decisions: Sequence[Decision], marks: Marks) -> str:
+    """The mark of a layer of whose weights the sizes are not known one by one."""
+    ranked = sorted(decisions, key=lambda d: (d.after is None, not d.changes))
+    return marks(ranked[0]) if ranked else "weightless"
+
+
+def _chart(title: str, values: Mapping[str, Sequence[tuple[str, float]]], text: Any) -> Chart:
+    sums = {path: sum(value for _, value in pieces) for path, pieces in values.items()}
+    order = sorted((path for path in sums if sums[path] > 0), key=lambda path: -sums[path])
+    longest = sums[order[0]] if order else 1.0
+    bars = []
+    for path in order[:_BARS]:
+        start = 0.0
+        pieces = []
+        for mark, value in values[path]:
+            if value > 0:
+                pieces.append((mark, start, 100 * value / longest))
+                start += 100 * value / longest
+        share = sums[path] / sum(sums.values())
+        bars.append(Bar(path or "the model itself", f"{text(sums[path])} ({share:.1%})", pieces))
+    others = order[_BARS:]
+    rest = ""
+    if others:
+        together = sum(sums[path] for path in others)
+        share = together / sum(sums.values())
+        rest = f"{len(others):,} more layers: {text(together)} ({share:.1%})"
+    return Chart(title, bars, rest)
