@@ -2,6 +2,7 @@
 
 | name | why | when it is missing |
 | --- | --- | --- |
+| `serialize_with_public_class` | a class's name as Keras writes it, without an instance | import error that says which Keras versions work |
 | `Functional`, `functional_like_constructor` | tell a graph of layers from other models | import error that says which Keras versions work |
 | `Layer._trainable`, `._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics` | the only view that keeps who owns which variable and in which order | the same |
 | `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
@@ -24,7 +25,7 @@ try:
     from keras.src.models.functional import Functional, functional_like_constructor
     from keras.src.ops.function import map_graph
     from keras.src.ops.node import KerasHistory, Node
-    from keras.src.random.seed_generator import SeedGenerator
+    from keras.src.saving.serialization_lib import serialize_with_public_class
 except ImportError as error:
     raise GraphwdError(
         f"Keras {keras.__version__} is laid out in a way that graphwd does not know ({error}); "
@@ -36,6 +37,12 @@ DEFERS = all(
     hasattr(VARIABLE, name)
     for name in ("_initialize_with_initializer", "_deferred_initialize", "_direct_assign")
 )
+
+
+def identity(cls: type) -> dict[str, Any]:
+    """What Keras writes about a class beside the config: module, class name, registered name."""
+    serialized = serialize_with_public_class(cls, {})
+    return {key: serialized[key] for key in ("module", "class_name", "registered_name")}
 
 
 def is_functional(layer: Any) -> bool:
@@ -80,11 +87,6 @@ def own_variables(layer: Any) -> tuple[list[Any], list[Any], list[Any]]:
     for metric in layer._metrics:
         state.extend(metric.variables)
     return list(layer._trainable_variables), list(layer._non_trainable_variables), state
-
-
-def seed_generators(layer: Any) -> list[Any]:
-    """The seed generators that a layer itself holds."""
-    return [g for g in layer._seed_generators if isinstance(g, SeedGenerator)]
 
 
 def set_own_trainable(layer: Any, value: bool) -> None:
@@ -249,6 +251,30 @@ def restore_call_order(model: Any, order: dict[int, int]) -> None:
 def nodes_of(layer: Any) -> list[Any]:
     """The calls of a layer, in the order in which they were made."""
     return list(layer._inbound_nodes)
+
+
+def wiring(model: Any) -> list[tuple[str, list[Any]]]:
+    """The calls of a Functional model in their order: class name, and flat arguments.
+
+    A tensor of the graph is told by its place: the number of the operation that made it, of the
+    call, and of the output.
+    """
+    number = {id(operation): index for index, operation in enumerate(model.operations)}
+
+    def told(argument: Any) -> Any:
+        if isinstance(argument, keras.KerasTensor):
+            operation, node, index = argument._keras_history
+            return (number.get(id(operation)), node, index)
+        return argument
+
+    return [
+        (
+            type(operation).__name__,
+            [told(a) for a in keras.tree.flatten((node.arguments.args, node.arguments.kwargs))],
+        )
+        for operation in model.operations
+        for node in operation._inbound_nodes
+    ]
 
 
 def uncompiled(model: Any) -> Any:

@@ -196,9 +196,7 @@ def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: str) -> Any
     if not penalties:
         return layer
     cls = type(layer)
-    serialized = keras.saving.serialize_keras_object(layer)
-    identity = {key: serialized[key] for key in ("module", "class_name", "registered_name")}
-    vars(layer)[_ATTRIBUTE] = _Carried(identity, weights, [dict(p) for p in penalties])
+    vars(layer)[_ATTRIBUTE] = _Carried(_keras.identity(cls), weights, [dict(p) for p in penalties])
     if cls not in _classes:
         _classes[cls] = type(
             cls.__name__, (Carrier, cls), {"__doc__": cls.__doc__, "__module__": __name__}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 import types
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,7 +10,7 @@ from typing import Any
 
 import keras
 
-from graphwd import _keras, backends, carrier, compiling, walk
+from graphwd import _keras, backends, carrier, compiling, state, walk
 from graphwd.errors import GraphwdError, ModelError
 from graphwd.plans import Plan
 from graphwd.slots import SUFFIX, Pointer, set_regularizers, strip_carried
@@ -213,7 +211,7 @@ class _Cloner:
             if not backends.has_value(variable):  # one that its layer does not track
                 _keras.draw(variable)
         for layer, target in self._layers:
-            if _carry_state(layer, target):
+            if state.carry(layer, target):
                 for source, variable in walk.pair_variables([(layer, target)]):
                     backends.copy_variable(source, variable)
         self._carry_flags()
@@ -248,30 +246,6 @@ class _Cloner:
                 )
             )
         carrier.attach(copy, penalties, carrier.fingerprint(weights))
-
-
-def _carry_state(layer: Any, copy: Any) -> bool:
-    """Carries state that is neither config nor variable: vocabularies, tables, adapted statistics.
-
-    Keras's own layers with LoRA or quantization override `load_own_variables` to merge their
-    variables for a file; theirs are all copied one by one already.
-    """
-    carried = False
-    if hasattr(layer, "save_assets") and hasattr(layer, "load_assets"):
-        with tempfile.TemporaryDirectory(prefix="graphwd-") as folder:
-            layer.save_assets(folder)
-            if os.listdir(folder):
-                copy.load_assets(folder)
-                carried = True
-    cls = carrier.base_class(type(layer))
-    own = cls.load_own_variables is not keras.Layer.load_own_variables
-    if own and layer.built and not hasattr(layer, "enable_lora"):
-        store: dict[str, Any] = {}
-        layer.save_own_variables(store)
-        if store:
-            copy.load_own_variables(store)
-            carried = True
-    return carried
 
 
 def _rebuilt(layer: Any, values: Mapping[Pointer, Any], rebuild: Any) -> Any:

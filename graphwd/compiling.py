@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from graphwd import _keras, backends
+from graphwd import _keras, backends, state
 from graphwd.errors import ModelError
 
 
@@ -31,7 +31,9 @@ def carry(model: Any, copy: Any, copies: Mapping[int, Any]) -> None:
         arguments["optimizer"] = _rebuilt_optimizer(model.optimizer)
         for key in ("metrics", "weighted_metrics"):
             arguments[key] = keras.tree.map_structure(_rebuilt_metric, arguments.get(key))
-        copy.compile(**arguments)
+        keras.Model.compile(copy, **arguments)
+        if type(model).compile is not keras.Model.compile:  # it may set attributes of its own
+            state.adopt(model, copy)
     if model.optimizer is not None and model.optimizer.built:
         _carry_optimizer(model.optimizer, copy.optimizer, copy, copies)
 

@@ -77,12 +77,7 @@ def serialize(layer: Any) -> dict[str, Any]:
         if not _keras.is_graph(layer):  # a graph's config is serialized to the last leaf already
             config = keras.saving.serialize_keras_object(config)
         build_config = layer.get_build_config()
-    serialized = {
-        "module": cls.__module__,
-        "class_name": cls.__name__,
-        "config": config,
-        "registered_name": keras.saving.get_registered_name(cls),
-    }
+    serialized = {**_keras.identity(cls), "config": config}
     if build_config is not None:
         serialized["build_config"] = keras.saving.serialize_keras_object(build_config)
     return strip_carried(serialized)

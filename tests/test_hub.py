@@ -17,6 +17,11 @@ hub = pytest.importorskip("tests.hub_models", reason="keras-hub is not installed
 POLICY = graphwd.Rule({"class_name": "L2", "config": {"l2": 1e-3}})
 
 
+# Their graphs hold the first values of a weight as a constant, so that a model that its class
+# builds again is another one; keras-hub itself can't reload them. They are edited in place.
+CONSTANTS = {"Gemma3nCausalLM"}
+
+
 @pytest.fixture(autouse=True)
 def fresh():
     yield
@@ -29,16 +34,18 @@ def outputs(model, inputs):
 
 
 def floats(variables):
-    return [
-        v for v in variables if "float" in str(v.dtype) and not v.overwrite_with_gradient
-    ]
+    return [v for v in variables if "float" in str(v.dtype) and not v.overwrite_with_gradient]
+
+
+def assert_penalised(model):
+    assert [v.path for v in floats(model.trainable_variables) if v.regularizer is None] == []
+    assert len(model.losses) == len(floats(model.trainable_variables)) > 0
 
 
 def assert_rewritten(model, rewritten):
     assert isinstance(rewritten, type(model))
     assert type(rewritten).__name__ == type(model).__name__
-    assert [v.path for v in floats(rewritten.trainable_variables) if v.regularizer is None] == []
-    assert len(rewritten.losses) == len(floats(rewritten.trainable_variables)) > 0
+    assert_penalised(rewritten)
     assert len(model.losses) == 0
     assert [oracle.bits(v) for v in model.weights] == [oracle.bits(v) for v in rewritten.weights]
 
@@ -71,6 +78,11 @@ def test_backbone(name, tmp_path):
 @pytest.mark.parametrize("name", sorted(hub.TASKS))
 def test_task(name, tmp_path):
     model = hub.TASKS[name]()
+    if name in CONSTANTS:
+        with pytest.raises(graphwd.EquivalenceError, match="other arguments"):
+            graphwd.rewrite(model, POLICY)
+        assert_penalised(graphwd.rewrite(model, POLICY, in_place=True))
+        return
     rewritten = graphwd.rewrite(model, POLICY)
     assert_rewritten(model, rewritten)
     if getattr(model, "preprocessor", None) is not None:
