@@ -30,6 +30,7 @@ OUTPUTS: Call = ("outputs", -1)
 
 DEEPEST_LAYER = 1000
 _DEEPEST_ARGUMENT = 100
+_ARGUMENTS = {"args": None, "kwargs": None}.keys()
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -242,8 +243,8 @@ class _FunctionalReader:
         level.indices[name] = index
 
     def _read_arguments(self, call: Call, node: Any) -> None:
-        if isinstance(node, Mapping) and node.keys() <= {"args", "kwargs"}:
-            for key in ("args", "kwargs"):
+        if isinstance(node, dict) and node.keys() <= _ARGUMENTS:
+            for key in _ARGUMENTS:
                 if node.get(key):
                     self._walk(call, (key,), node[key])
         elif node:
@@ -272,8 +273,9 @@ class _FunctionalReader:
                 continue
             if not value:
                 self._keep(call, position, value)
-            self._check_depth(call, position)
-            pending.extend(reversed([((*position, key), each) for key, each in items]))
+            elif len(position) > _DEEPEST_ARGUMENT:
+                raise self._too_deep(call)
+            pending += [((*position, key), each) for key, each in items][::-1]
 
     def _walk_legacy(self, call: Call, node: Any) -> None:
         """Finds the tensors in Keras 2's: `[layer, call, tensor, keyword arguments]`, nested."""
@@ -298,8 +300,9 @@ class _FunctionalReader:
                 continue
             if not value:
                 self._keep(call, position, value)
-            self._check_depth(call, position)
-            pending.extend(reversed([((*position, key), each, first) for key, each in items]))
+            if len(position) > _DEEPEST_ARGUMENT:
+                raise self._too_deep(call)
+            pending += [((*position, key), each, first) for key, each in items][::-1]
 
     def _is_legacy(self, value: list[Any] | tuple[Any, ...], first: bool) -> bool:
         """Tells a legacy reference; among keyword arguments only the layer's name gives it away."""
@@ -328,8 +331,9 @@ class _FunctionalReader:
                 continue
             if not value:
                 self._keep(call, position, value)
-            self._check_depth(call, position)
-            pending.extend(reversed([((*position, key), each) for key, each in items]))
+            if len(position) > _DEEPEST_ARGUMENT:
+                raise self._too_deep(call)
+            pending += [((*position, key), each) for key, each in items][::-1]
 
     def _refer(
         self,
@@ -364,12 +368,11 @@ class _FunctionalReader:
             return f"One of the {taker[0]} of {self.level.title}"
         return f"Layer {show(taker[0])} of {self.level.title}"
 
-    def _check_depth(self, taker: Call, position: Position) -> None:
-        if len(position) > _DEEPEST_ARGUMENT:
-            raise ModelError(
-                f"{self._taker(taker)} has arguments nested more than {_DEEPEST_ARGUMENT} deep; "
-                "the config is damaged."
-            )
+    def _too_deep(self, taker: Call) -> ModelError:
+        return ModelError(
+            f"{self._taker(taker)} has arguments nested more than {_DEEPEST_ARGUMENT} deep; "
+            "the config is damaged."
+        )
 
     def _find_offsets(self) -> None:
         """Finds from which number each layer's calls are counted.
@@ -422,6 +425,8 @@ class _FunctionalReader:
 
 def _is_plain(value: list[Any] | tuple[Any, ...]) -> bool:
     """Whether all of a list is constant, so that it needs no position for each item."""
+    if value and type(value[0]) not in _ATOMS:
+        return False
     return all(type(each) in _ATOMS for each in value)
 
 
