@@ -1,4 +1,4 @@
-"""The command line: `graphwd rewrite`, `plan`, `inspect`, `verify` and `recipes`.
+"""The command line: `graphwd rewrite`, `plan`, `inspect`, `report`, `verify` and `recipes`.
 
 Help, completion and usage errors load nothing but click: each command imports what it needs.
 """
@@ -422,7 +422,7 @@ def plan(
     from graphwd.report import show_plan
 
     policy = _policy(policy_file, recipe, weight_decay, l2)
-    made = _planned(source, policy, live, weights)
+    made, _ = _planned(source, policy, live, weights)
     _print_json(made.to_dict()) if as_json else show_plan(made)
 
 
@@ -444,25 +444,81 @@ def inspect(source: str, live: bool, weights: str | None, as_json: bool) -> None
     """
     from graphwd.report import show_plan
 
-    made = _planned(source, None, live, weights)
+    made, _ = _planned(source, None, live, weights)
     _print_json(made.to_dict()) if as_json else show_plan(made)
 
 
-def _planned(source: str, policy: Policy | None, live: bool, weights: str | None) -> Plan:
+def _planned(
+    source: str, policy: Policy | None, live: bool, weights: str | None
+) -> tuple[Plan, Any]:
+    """The plan for a source, and the live model, if it was loaded."""
     from graphwd import archive
     from graphwd.report import Progress
 
     if not _is_live(source, live, weights):
         with Progress("reading"):
             if policy is None:
-                return archive.inspect_file(source)
-            return archive.plan_file(source, policy)
+                return archive.inspect_file(source), None
+            return archive.plan_file(source, policy), None
     from graphwd import api
 
     with Progress("loading") as progress, contextlib.redirect_stdout(sys.stderr):
         model = _load(source, weights)
         progress.step("looking")
-        return api.inspect(model) if policy is None else api.plan(model, policy)
+        return (api.inspect(model) if policy is None else api.plan(model, policy)), model
+
+
+@cli.command()
+@click.argument("source", metavar="SRC", shell_complete=_complete_source)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    metavar="FILE",
+    required=True,
+    help="Where to write the page.",
+)
+@_policy_options
+@_live_options
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@_debug_option
+def report(
+    source: str,
+    output: str,
+    policy_file: str | None,
+    recipe: str | None,
+    weight_decay: float | None,
+    l2: float | None,
+    live: bool,
+    weights: str | None,
+    force: bool,
+) -> None:
+    """Draws SRC, and what a policy would do to it, on one HTML page.
+
+    The page has the model's graph with each layer coloured by what it gets, charts, and the tables
+    of 'graphwd plan'. It is one file and asks no network for anything. Without a policy it shows
+    what is penalised now. The values of penalties are known of loaded models only.
+
+    Examples:
+      graphwd report model.keras -o now.html
+      graphwd report model.keras --recipe resnet -o plan.html
+      graphwd report app:MobileNet --recipe mobilenet -o mobilenet.html
+    """
+    policy: Policy | None = None
+    if any(option is not None for option in (policy_file, recipe, weight_decay, l2)):
+        policy = _policy(policy_file, recipe, weight_decay, l2)
+    if os.path.isdir(output):
+        raise GraphwdError(f"{output!r} can't be written: it is a directory.")
+    if not force and os.path.lexists(output):
+        raise GraphwdError(f"{output!r} exists; to replace it pass --force.")
+    made, model = _planned(source, policy, live, weights)
+    try:
+        made.save_html(output, model=model)
+    except OSError as error:  # it names the temporary file, which nobody has asked for
+        raise GraphwdError(f"{output!r} can't be written: {error.strerror}.") from error
+    from graphwd.tables import printable
+
+    click.echo(f"{printable(output)}: {printable(made.title)}")
 
 
 @cli.command()

@@ -212,6 +212,22 @@ def test_json_of_plan_and_inspect_is_that_of_the_package(folder):
     assert [one["path"] for one in inspected["slots"]][:2] == ["conv_1/kernel", "conv_1/bias"]
 
 
+@pytest.mark.parametrize("way", [[], ["--live"]])
+def test_report_is_a_page(folder, way):
+    for options in (["--recipe", "vgg"], []):
+        arguments = ["report", "model.keras", "-o", "out.html", *options, *way]
+        result = invoke(*arguments)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith("out.html: ")
+        assert "<html" in (folder / "out.html").read_text("utf-8")
+        fails(invoke(*arguments), "exists", "--force")
+        assert invoke(*arguments, "--force").exit_code == 0
+        (folder / "out.html").unlink()
+    fails(invoke("report", "model.keras", "-o", "."), "directory")
+    fails(invoke("report", "model.keras", "-o", "no/out.html"), "no/out.html")
+    fails(invoke("report", "model.keras"), "--output")
+
+
 def test_verify_tells_by_its_exit_code(folder):
     assert invoke("rewrite", "model.keras", "out.keras", "--recipe", "vgg").exit_code == 0
     for options in ([], ["--recipe", "vgg"], ["--live"], ["--outputs"]):
@@ -258,7 +274,7 @@ def test_a_rule_that_matches_nothing_is_one_warning(folder):
     ("arguments", "words"),
     [
         (["rewrit", "a", "b"], ["did you mean 'rewrite'?"]),
-        (["zzz"], ["rewrite, plan, inspect, verify, recipes"]),
+        (["zzz"], ["rewrite, plan, inspect, report, verify, recipes"]),
         (["rewrite", "model.keras"], ["DST", "graphwd rewrite --help"]),
         (["rewrite", "model.keras", "o.keras"], ["--policy", "--recipe", "graphwd recipes"]),
         (["plan", "model.keras", "--recipe", "moblnet"], ["did you mean 'mobilenet'?"]),

@@ -182,11 +182,14 @@ def test_progress_shows_in_a_terminal_after_a_while(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     with os.fdopen(follower, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
+        shown = ""
         with report.Progress("working") as progress:
-            time.sleep(1)
-            progress.step("resting")
-            time.sleep(0.5)
-        shown = os.read(leader, 1 << 20).decode()
+            for word in ("working", "resting"):
+                progress.step(word)
+                deadline = time.monotonic() + 20
+                while word not in shown and time.monotonic() < deadline:
+                    shown += os.read(leader, 1 << 16).decode(errors="replace")
+        os.set_blocking(leader, False)
     os.close(leader)
     assert "working" in shown
     assert "resting" in shown
