@@ -153,6 +153,11 @@ def draw(variable: Any) -> None:
         variable._initializer = None
 
 
+def maker(tensor: Any) -> Any:
+    """The layer whose call made a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
 def order_of_visit(model: Any) -> dict[int, int]:
     """Maps the id of each node of a Functional model to its place in `clone_model`'s walk."""
     by_depth = model._nodes_by_depth

@@ -153,7 +153,7 @@ class _Cloner:
 
     def _clone_functional(self, model: Any) -> Any:
         def new_input(tensor: Any) -> Any:
-            layer = tensor._keras_history.operation
+            layer = _keras.maker(tensor)
             made = self._input(layer)
             output = made.output
             self._origin[id(output)] = tensor

@@ -89,7 +89,11 @@ class Plan:
         return sum(decision.changes for decision in self.decisions)
 
     def config_edits(self) -> dict[Pointer, regularizers.Serialized | None]:
-        """Maps pointers into the serialized model to what stands there afterwards."""
+        """What the plan changes in a serialized model.
+
+        Returns:
+            A dict from pointers into the serialized model to what stands there afterwards.
+        """
         return {
             pointer: decision.after
             for decision in self.decisions

@@ -148,7 +148,11 @@ class Rule:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The rule as one entry of a policy's `rules`; see `Policy.to_dict`."""
+        """The rule as plain data, as it stands in a policy file.
+
+        Returns:
+            A dict: one entry of the list `rules` of `Policy.to_dict`.
+        """
         entry: dict[str, Any] = {}
         for key in _SELECTORS:
             patterns = getattr(self, key)
