@@ -23,6 +23,7 @@ WIDTH, HEIGHT = 200, 42
 _GAP, _ROW, _LEAD, _DUMMY = 16, 30, 18, 10
 _FOLD_ABOVE = 36  # chunks: below, every one is worth its own box
 _MERGE_ABOVE = 90  # chunks of one block
+_COLUMN = 400  # pixels: lower columns are harder to read on from
 _PERIOD = 60  # of repeats, in pictures
 _DUMMIES = 20_000
 _PANELS = 40
@@ -101,7 +102,6 @@ class Panel:
         path: Its path; empty for the outer one.
         layers: The number of its layers.
         repeats: Its drawing.
-        width: The width of its widest picture.
     """
 
     path: str
@@ -112,6 +112,12 @@ class Panel:
     def width(self) -> float:
         """The width of its widest picture."""
         return max((p.width for r in self.repeats for p in r.pictures), default=WIDTH)
+
+    @property
+    def columns(self) -> int:
+        """Into how many columns it may flow, if the window is wide enough."""
+        height = sum(picture.height for repeat in self.repeats for picture in repeat.pictures)
+        return max(1, round(height / _COLUMN))
 
 
 @dataclass
@@ -284,29 +290,37 @@ def _fold(
 
 
 def _spans(keys: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Splits a sequence into repeats: where each starts, its length, and how often it stands."""
+    """Splits a sequence into repeats: where each starts, its length, and how often it stands.
+
+    Short sequences are found first, so that a stage of equal blocks is folded block by block.
+    """
+    gaps = [(0, len(keys))]
+    found: list[tuple[int, int, int]] = []
+    for period in range(1, min(_PERIOD, len(keys) // 2) + 1):
+        left = []
+        for low, high in gaps:
+            start = low
+            while start + 2 * period <= high:
+                end = start
+                while end + period < high and keys[end] == keys[end + period]:
+                    end += 1
+                times = (end - start) // period + 1
+                if (times - 1) * period < 2:
+                    start = end + 1
+                    continue
+                found.append((start, period, times))
+                left.append((low, start))
+                low = start = start + period * times
+            left.append((low, high))
+        gaps = left
     spans: list[tuple[int, int, int]] = []
-    start = single = 0
-    while start < len(keys):
-        best = (1, 1)
-        for period in range(1, min(_PERIOD, (len(keys) - start) // 2) + 1):
-            times = 1
-            place = start + period
-            while keys[place : place + period] == keys[start : start + period]:
-                times += 1
-                place += period
-            if (times - 1) * period > max(1, (best[1] - 1) * best[0]):
-                best = (period, times)
-        if best[1] == 1:
-            start += 1
-            continue
-        if single < start:
-            spans.append((single, start - single, 1))
-        spans.append((start, *best))
-        start += best[0] * best[1]
-        single = start
-    if single < len(keys):
-        spans.append((single, len(keys) - single, 1))
+    place = 0
+    for start, period, times in [*sorted(found), (len(keys), 0, 0)]:
+        if place < start:
+            spans.append((place, start - place, 1))
+        if times:
+            spans.append((start, period, times))
+        place = start + period * times
     return spans
 
 

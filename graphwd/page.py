@@ -20,7 +20,7 @@ from graphwd.plans import Plan
 from graphwd.slots import strip_carried
 
 _COLOURS = 8
-_BARS = 40
+_BARS = 24
 _FIXED = {
     "kept": "stays penalised, by no rule",
     "removed": "loses its penalty",
@@ -123,6 +123,7 @@ def render(
         marks=marks,
         describe=regularizers.describe,
         shorten=shorten,
+        clip=clip,
         style=(files / "page.css").read_text("utf-8"),
     )
 
@@ -231,6 +232,13 @@ def shorten(text: str, length: int) -> str:
     return f"{text[: length - end - 1]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
 
 
+def clip(text: str, length: int) -> str:
+    """A text that is cut at its end where it is too long."""
+    if len(text) <= length:
+        return text
+    return text[: length - 1].rstrip(" +") + "\N{HORIZONTAL ELLIPSIS}"
+
+
 def _facts(
     plan: Plan, penalties: Mapping[str, tuple[float, float]] | None
 ) -> list[tuple[str, str]]:
@@ -296,6 +304,7 @@ def _chart(title: str, values: Mapping[str, Sequence[tuple[str, float]]], text: 
     sums = {path: sum(value for _, value in pieces) for path, pieces in values.items()}
     order = sorted((path for path in sums if sums[path] > 0), key=lambda path: -sums[path])
     longest = sums[order[0]] if order else 1.0
+    total = sum(sums.values())
     bars = []
     for path in order[:_BARS]:
         start = 0.0
@@ -304,12 +313,15 @@ def _chart(title: str, values: Mapping[str, Sequence[tuple[str, float]]], text: 
             if value > 0:
                 pieces.append((mark, start, 100 * value / longest))
                 start += 100 * value / longest
-        share = sums[path] / sum(sums.values())
-        bars.append(Bar(path or "the model itself", f"{text(sums[path])} ({share:.1%})", pieces))
+        share = _percent(sums[path] / total)
+        bars.append(Bar(path or "the model itself", f"{text(sums[path])} ({share})", pieces))
     others = order[_BARS:]
     rest = ""
     if others:
         together = sum(sums[path] for path in others)
-        share = together / sum(sums.values())
-        rest = f"{len(others):,} more layers: {text(together)} ({share:.1%})"
+        rest = f"{len(others):,} more layers: {text(together)} ({_percent(together / total)})"
     return Chart(title, bars, rest)
+
+
+def _percent(share: float) -> str:
+    return "<0.1%" if share < 0.0005 else f"{share:.1%}"
