@@ -127,8 +127,16 @@ def base_class(cls: type) -> Any:
 
 def plain_config(layer: Any) -> dict[str, Any]:
     """A layer's config without the penalties that it carries."""
-    below: Any = super(Carrier, layer) if is_carrier(layer) else layer
-    return dict(below.get_config())
+    cls = type(layer)
+    if not is_carrier(layer):
+        return dict(layer.get_config())
+    # Under its own class: Keras writes the config of a layer without a get_config by itself, but
+    # not where a subclass has one.
+    layer.__class__ = base_class(cls)
+    try:
+        return dict(layer.get_config())
+    finally:
+        layer.__class__ = cls
 
 
 def penalty(

@@ -35,7 +35,7 @@ def carry(model: Any, copy: Any, copies: Mapping[int, Any]) -> None:
         if type(model).compile is not keras.Model.compile:  # it may set attributes of its own
             state.adopt(model, copy)
     if model.optimizer is not None and model.optimizer.built:
-        _carry_optimizer(model.optimizer, copy.optimizer, copy, copies)
+        _carry_optimizer(model.optimizer, copy.optimizer, copies)
 
 
 def _rebuilt_metric(metric: Any) -> Any:
@@ -68,10 +68,10 @@ def _rebuilt_optimizer(optimizer: Any) -> Any:
         ) from error
 
 
-def _carry_optimizer(ours: Any, theirs: Any, copy: Any, copies: Mapping[int, Any]) -> None:
+def _carry_optimizer(ours: Any, theirs: Any, copies: Mapping[int, Any]) -> None:
     order = [copies.get(id(v)) for v in _keras.optimized_variables(ours)]
-    built_for = [v for v in order if v is not None]
-    theirs.build(built_for or copy.trainable_variables)
+    # Keras builds the optimizer of a model from an .h5 file for no variables at all
+    theirs.build([variable for variable in order if variable is not None])
     if len(ours.variables) != len(theirs.variables):
         raise ModelError(
             f"The optimizer {type(ours).__name__} has {len(ours.variables)} variables but "
