@@ -7,7 +7,7 @@ import zipfile
 import h5py
 import keras
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, given, note, reject, settings
 from hypothesis import strategies as st
 
 import graphwd
@@ -58,6 +58,11 @@ def compare_ways(model, policy, folder, suffix):
         if not all(edit.portable for edit in live_plan):
             assert any("--live" in note for note in plan.notes), plan.notes
             return
+        known = {edit.path for edit in live_plan}
+        if any(edit.layer == "EinsumDense" and edit.path not in known for edit in plan):
+            # Without bias_axes it has no bias: the model tells, the file edits a slot of nothing.
+            assert {edit.role for edit in plan if edit.path not in known} == {"bias"}
+            return
         graphwd.rewrite(model, policy).save(live)
         assert [edit.path for edit in plan] == [edit.path for edit in live_plan]
     assert config_of(rewritten) == config_of(live)
@@ -71,7 +76,11 @@ def compare_ways(model, policy, folder, suffix):
 def test_generated_models(tmp_path_factory, recipe, data):
     policy = graphwd.Policy.from_dict(data.draw(policies(recipe)))
     note(f"recipe = {recipe!r}")
-    compare_ways(build(recipe), policy, tmp_path_factory.getbasetemp(), ".keras")
+    try:
+        model = build(recipe)
+    except TypeError:
+        reject()  # a step that needs a size which Keras doesn't infer from a Reshape
+    compare_ways(model, policy, tmp_path_factory.getbasetemp(), ".keras")
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
