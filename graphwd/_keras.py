@@ -153,6 +153,15 @@ def draw(variable: Any) -> None:
         variable._initializer = None
 
 
+def keep_path(source: Any, variable: Any) -> None:
+    """Gives a variable the path of another: a layer that is rebuilt alone loses those around it.
+
+    Paths are what users match variables by: to exclude them from decay, to lay them out on devices.
+    """
+    if variable.path != source.path and hasattr(variable, "_path"):
+        variable._path = source.path
+
+
 def maker(tensor: Any) -> Any:
     """The layer whose call made a symbolic tensor."""
     return tensor._keras_history.operation

@@ -228,6 +228,7 @@ class _Cloner:
         for source, variable in walk.pair_variables(self._layers):
             if variable.trainable != source.trainable:
                 variable.trainable = source.trainable
+            _keras.keep_path(source, variable)
 
     def _carry_penalties(self, unit: Unit, copy: Any) -> None:
         governed = set(unit.slots.values())
