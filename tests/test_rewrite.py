@@ -63,7 +63,7 @@ def assert_penalty(model, rewritten, policy) -> None:
 
 
 def assert_same_weights(one, other) -> None:
-    assert [v.name for v in one.variables] == [v.name for v in other.variables]
+    assert [v.path for v in one.variables] == [v.path for v in other.variables]
     assert [oracle.bits(v) for v in one.variables] == [oracle.bits(v) for v in other.variables]
     assert [v.trainable for v in one.variables] == [v.trainable for v in other.variables]
     assert not {id(v) for v in one.variables} & {id(v) for v in other.variables}
