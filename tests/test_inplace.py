@@ -44,7 +44,7 @@ def assert_like_the_copy(model, policy, path) -> None:
     assert oracle.losses_sum(ours) == pytest.approx(oracle.losses_sum(theirs), rel=1e-6)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(case=cases(unreachable=True))
 def test_in_place_is_the_copy(tmp_path_factory, case):
     recipe, policy = case

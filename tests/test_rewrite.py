@@ -127,6 +127,7 @@ def assert_reloads(model, rewritten, path) -> None:
     assert oracle.losses_sum(loaded) == pytest.approx(expected, rel=tolerance(model), abs=1e-7)
 
 
+@settings(max_examples=30)
 @given(case=cases())
 def test_only_regularizers_change(case):
     model, policy = build_case(case)
@@ -135,6 +136,7 @@ def test_only_regularizers_change(case):
     assert_keeps_the_model(model, rewritten)
 
 
+@settings(max_examples=30)
 @given(case=cases(unreachable=True))
 def test_the_penalty_is_the_sum_by_hand(case):
     model, policy = build_case(case)
@@ -162,7 +164,7 @@ def assert_regularizers(actual, expected) -> None:
         }
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(case=cases(unreachable=True))
 def test_saving_and_loading_keep_it(tmp_path_factory, case):
     model, policy = build_case(case)
@@ -170,6 +172,7 @@ def test_saving_and_loading_keep_it(tmp_path_factory, case):
     assert_reloads(model, graphwd.rewrite(model, policy), path)
 
 
+@settings(max_examples=30)
 @given(case=cases(unreachable=True))
 def test_the_original_is_untouched(case):
     model, policy = build_case(case)
@@ -182,7 +185,7 @@ def test_the_original_is_untouched(case):
         assert after[key] == value, key
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(case=cases(unreachable=True))
 def test_twice_is_once(case):
     model, policy = build_case(case)
@@ -212,7 +215,7 @@ def without_regularizers(value):
     return [without_regularizers(item) for item in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(case=cases(unreachable=True))
 def test_removing_all_gives_the_plain_model(case):
     model, policy = build_case(case)
@@ -224,7 +227,7 @@ def test_removing_all_gives_the_plain_model(case):
     assert_same_weights(model, removed)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(case=cases(unreachable=True))
 def test_verify_accepts_every_rewrite(case):
     model, policy = build_case(case)
@@ -255,7 +258,7 @@ def canonical(value):
     return float(np.float32(value)) if isinstance(value, float) else value
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(case=cases())
 def test_a_rewritten_file_is_the_file_of_the_rewritten_model(tmp_path_factory, case):
     model, policy = build_case(case)
