@@ -86,7 +86,7 @@ def rewrite(
     """
     from graphwd import cloning, inplace, verification
 
-    found, decided = _planned(model, policy)
+    found, decided = _planned(model, policy, in_place=in_place)
     carried = _carried(decided)
     if portable and carried:
         raise UnreachableWeightError(
@@ -109,11 +109,11 @@ def rewrite(
     return copy
 
 
-def _planned(model: Any, policy: Any) -> tuple[Survey, Plan]:
+def _planned(model: Any, policy: Any, *, in_place: bool = False) -> tuple[Survey, Plan]:
     from graphwd import cloning
     from graphwd.survey import survey
 
-    found = survey(model, cloning.probe)
+    found = survey(model, cloning.probe, in_place=in_place)
     decided = make_plan(
         found.slots,
         Policy.coerce(policy),

@@ -49,7 +49,7 @@ def probe(layer: Any, values: Mapping[Pointer, Any]) -> Any:
         A new layer.
     """
     with _keras.deferred(backends.placeholder):
-        return _rebuilt(layer, values, lambda inner: probe(inner, {}))
+        return _rebuilt(layer, values)
 
 
 class _Cloner:
@@ -110,7 +110,7 @@ class _Cloner:
                     if self._changes[index]
                 }
             with self._deferred():
-                copy = _rebuilt(layer, values, self.rebuild)
+                copy = _rebuilt(layer, values)
             if not self._fill(layer, copy):
                 self._pending.append((layer, copy))
         self._clones[id(layer)] = copy
@@ -249,21 +249,21 @@ class _Cloner:
         carrier.attach(copy, penalties, carrier.fingerprint(weights))
 
 
-def _rebuilt(layer: Any, values: Mapping[Pointer, Any], rebuild: Any) -> Any:
+def _rebuilt(layer: Any, values: Mapping[Pointer, Any], *, build: bool = True) -> Any:
     """A layer rebuilt from its config with some regularizers set, and built as it was built."""
     cls = carrier.base_class(type(layer))
     try:
         with _live_objects(layer), _dtype_of(layer), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             config = strip_carried({"config": carrier.plain_config(layer)})["config"]
-            config = _with_live_layers(config, rebuild)
+            config, values = _with_live_layers(config, values)
             config = _with_live_functions(layer, config)
             config = _edited(config, values)
             if isinstance(layer, keras.layers.Lambda):
                 copy = _keras.call_lambda_constructor(layer, config)
             else:
                 copy = cls.from_config(config)
-            if layer.built and not copy.built:
+            if build and layer.built and not copy.built:
                 build_config = layer.get_build_config()
                 if build_config:
                     copy.build_from_config(build_config)
@@ -298,18 +298,34 @@ def _edited(config: dict[str, Any], values: Mapping[Pointer, Any]) -> dict[str, 
     return {**config, **top}
 
 
-def _with_live_layers(config: dict[str, Any], rebuild: Any) -> dict[str, Any]:
-    """A config whose live layers are rebuilt: a copy must not hold the original's layers."""
+def _with_live_layers(
+    config: dict[str, Any], values: Mapping[Pointer, Any]
+) -> tuple[dict[str, Any], dict[Pointer, Any]]:
+    """A config whose live layers are made anew, for a copy must not hold the original's layers.
 
-    def copy(value: Any) -> Any:
-        return rebuild(value) if isinstance(value, keras.Layer) else value
+    They are left for the layer around them to build, as they were when it was made.
 
-    return {
-        key: value
-        if value is None or isinstance(value, (str, int, float))
-        else keras.tree.map_structure(copy, value)
-        for key, value in config.items()
-    }
+    Args:
+        config: A layer's config as its get_config returned it.
+        values: Maps pointers into the serialized layer to regularizers.
+
+    Returns:
+        The config, and the values that are still to be set in it.
+    """
+    left = dict(values)
+
+    def anew(value: Any, pointer: Pointer) -> Any:
+        if isinstance(value, keras.Layer):
+            depth = len(pointer)
+            inner = {p[depth:]: left.pop(p) for p in values if p[:depth] == pointer}
+            return _rebuilt(value, inner, build=False)
+        if isinstance(value, dict):
+            return {key: anew(item, (*pointer, key)) for key, item in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(anew(item, (*pointer, i)) for i, item in enumerate(value))
+        return value
+
+    return anew(config, ("config",)), left
 
 
 def _with_live_functions(layer: Any, config: dict[str, Any]) -> dict[str, Any]:

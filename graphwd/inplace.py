@@ -32,7 +32,7 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
     try:
         for unit in found.units:
             _edit_unit(found, unit, plan)
-        if verify:
+        if verify and _tells_config(found.model):
             expected = set_regularizers(found.serialized, plan.config_edits())
             comparison = verification.compare(
                 expected, survey.serialize(found.model), match="names"
@@ -47,6 +47,15 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
         restore()
         raise
     return found.model
+
+
+def _tells_config(model: Any) -> bool:
+    """Whether a model can be serialized; one that can't be is edited, but can't be saved."""
+    try:
+        survey.serialize(model)
+    except ModelError:
+        return False
+    return True
 
 
 def _edit_unit(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 
 from graphwd import _keras, carrier, regularizers, walk
+from graphwd.errors import ModelError
 from graphwd.slots import Pointer, Slot, find_slots, strip_carried
 
 Probe = Callable[[Any, Mapping[Pointer, Any]], Any]
@@ -73,7 +74,15 @@ def serialize(layer: Any) -> dict[str, Any]:
     cls = carrier.base_class(type(layer))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns of every lambda, which is not at issue here
-        config = carrier.plain_config(layer)
+        try:
+            config = carrier.plain_config(layer)
+        except Exception as error:  # a get_config may raise anything
+            reason = str(error).strip().split("\n\n")[0].replace("\n", " ")
+            raise ModelError(
+                f"Layer {layer.name!r} ({cls.__name__}), or a layer inside it, can't tell its "
+                f"config ({reason}); give it a get_config that returns all arguments of __init__, "
+                "or use in_place=True."
+            ) from error
         if not _keras.is_graph(layer):  # a graph's config is serialized to the last leaf already
             config = keras.saving.serialize_keras_object(config)
         build_config = layer.get_build_config()
@@ -83,18 +92,38 @@ def serialize(layer: Any) -> dict[str, Any]:
     return strip_carried(serialized)
 
 
-def survey(model: Any, probe: Probe | None = None) -> Survey:
+def _without_config(layer: Any) -> dict[str, Any]:
+    """A layer whose config can't be had, as far as it can: the parts that tell theirs."""
+    try:
+        return serialize(layer)
+    except ModelError:
+        config: dict[str, Any] = {"name": layer.name}
+        if _keras.is_graph(layer):
+            config["layers"] = [
+                _without_config(member)
+                if isinstance(member, keras.Layer)
+                else {**_keras.identity(type(member)), "config": {"name": member.name}}
+                for member in _keras.members(layer)
+            ]
+        return {**_keras.identity(carrier.base_class(type(layer))), "config": config}
+
+
+def survey(model: Any, probe: Probe | None = None, *, in_place: bool = False) -> Survey:
     """Finds every slot of a live model and the weights that it governs.
 
     Args:
         model: A Keras model, built or not.
         probe: Rebuilds a unit with given regularizers and without values; `None` goes by naming
             conventions alone.
+        in_place: Whether the model is edited and not rebuilt, so that it need not tell its config.
 
     Returns:
         A `Survey`.
+
+    Raises:
+        ModelError: when the model can't be serialized.
     """
-    serialized = serialize(model)
+    serialized = _without_config(model) if in_place else serialize(model)
     units, pointers = _units(model)
     slots = _slots(serialized, units, pointers)
     trainable = {id(variable) for variable in model.trainable_variables}
@@ -286,7 +315,7 @@ def _governed(
     plain = len(by_role) == len(candidates) and len(conventional) == len(unit.weights)
     if probe is None or (walk.is_stock(unit.layer) and plain):
         return conventional
-    serialized = serialize(unit.layer)
+    serialized = _without_config(unit.layer)
     key = _key(unit.layer, serialized)
     if key not in memory:
         memory[key] = _probed(unit, candidates, probe, conventional)

@@ -252,9 +252,7 @@ def edited(path, target, change):
             if member == "config.json":
                 config = json.loads(data)
                 block = next(
-                    layer
-                    for layer in config["config"]["layers"]
-                    if CARRIED in layer["config"]
+                    layer for layer in config["config"]["layers"] if CARRIED in layer["config"]
                 )
                 change(block["config"])
                 data = json.dumps(config).encode()

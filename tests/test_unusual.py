@@ -1,0 +1,285 @@
+"""Models that Keras's own cloning loses something of, or can't clone at all."""
+
+import keras
+import numpy as np
+import pytest
+
+import graphwd
+from tests import oracle
+
+RULE = graphwd.Rule({"class_name": "L2", "config": {"l2": 1e-2}}, roles="!activity")
+OFFSET = 3.0
+
+
+class Unregistered(keras.layers.Layer):
+    """A layer as people write it in a notebook: not registered, no get_config."""
+
+    def __init__(self, units=4, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=(input_shape[-1], self.units), name="w")
+
+    def call(self, inputs):
+        return inputs @ self.w
+
+
+class Holder(keras.layers.Layer):
+    """A layer around a layer, whose config holds the live layer and not its config."""
+
+    def __init__(self, inner, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def build(self, input_shape):
+        self.inner.build(input_shape)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "inner": self.inner}
+
+
+class BuiltInCall(keras.layers.Layer):
+    """A layer that creates its sublayer's weights when it is called."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    def get_config(self):
+        return super().get_config()
+
+
+class Partial(keras.layers.Layer):
+    """A layer whose kernel_regularizer reaches one of its two kernels."""
+
+    def __init__(self, kernel_regularizer=None, **kwargs):
+        super().__init__(**kwargs)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.one = keras.layers.Dense(3, kernel_regularizer=kernel_regularizer, name="one")
+        self.two = keras.layers.Dense(3, name="two")
+
+    def build(self, input_shape):
+        self.one.build(input_shape)
+        self.two.build((*input_shape[:-1], 3))
+
+    def call(self, inputs):
+        return self.two(self.one(inputs))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+class Subclassed(keras.Model):
+    """A subclassed model that round-trips its config."""
+
+    def __init__(self, units=3, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.dense = keras.layers.Dense(units, name="dense")
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+class NoConfig(keras.Model):
+    """A subclassed model whose constructor's argument is not in its config."""
+
+    def __init__(self, dense):
+        super().__init__()
+        self.dense = dense
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def add_offset(x):
+    return x + OFFSET
+
+
+def lossy(y, p):
+    return keras.ops.mean(keras.ops.abs(y - p)) * OFFSET
+
+
+def through(layer, width=3, shape=(3,)):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, keras.layers.Dense(width, name="head")(layer(inputs)))
+
+
+def assert_rewrites(model, shape=(2, 3)):
+    before = [oracle.bits(v) for v in model.variables]
+    rewritten = graphwd.rewrite(model, RULE)
+    assert [oracle.bits(v) for v in rewritten.variables] == before
+    assert not {id(v) for v in model.variables} & {id(v) for v in rewritten.variables}
+    x = np.random.default_rng(0).random(shape).astype("float32")
+    np.testing.assert_array_equal(oracle.outputs(model, x)[0], oracle.outputs(rewritten, x)[0])
+    weights = rewritten.trainable_variables
+    assert len(rewritten.losses) == len(weights) > 0
+    expected = 1e-2 * sum(float(np.sum(np.asarray(v, "float64") ** 2)) for v in weights)
+    assert sum(float(loss) for loss in rewritten.losses) == pytest.approx(expected, rel=1e-5)
+    assert model.losses == []
+    return rewritten
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Unregistered(),
+        lambda: Holder(keras.layers.Dense(3)),
+        lambda: Holder(Holder(Unregistered())),
+        lambda: BuiltInCall(),
+        lambda: Partial(),
+        lambda: keras.layers.Lambda(lambda x: x + OFFSET),
+        lambda: keras.layers.Lambda(add_offset),
+        lambda: keras.layers.Dense(3, activation=add_offset),
+        lambda: keras.layers.Dense(3, activation=lambda x: x * OFFSET),
+        lambda: keras.layers.SpectralNormalization(keras.layers.Dense(3)),
+    ],
+    ids=[
+        "unregistered",
+        "holds a live layer",
+        "holds a holder",
+        "built in call",
+        "reaches one of two",
+        "lambda",
+        "function",
+        "own activation",
+        "lambda activation",
+        "wrapper with state",
+    ],
+)
+def test_layers(layer):
+    assert_rewrites(through(layer()))
+
+
+def test_a_slot_is_known_by_what_it_does():
+    paths = {edit.path: edit.portable for edit in graphwd.plan(through(Partial(name="p")), RULE)}
+    assert paths["p/kernel"] is True
+    assert paths["p/two/kernel"] is False
+    assert "p/one/kernel" not in paths
+
+
+def test_adapted_layers_and_tables():
+    normal = keras.layers.Normalization()
+    normal.adapt(np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 9.0]]))
+    assert_rewrites(through(normal))
+
+    words = keras.layers.TextVectorization(output_mode="multi_hot")
+    words.adapt(["a big cat", "a cat sat"])
+    inputs = keras.Input((1,), dtype="string")
+    model = keras.Model(inputs, keras.layers.Dense(2)(words(inputs)))
+    rewritten = graphwd.rewrite(model, RULE)
+    assert rewritten.layers[1].get_vocabulary() == words.get_vocabulary()
+    x = keras.ops.convert_to_tensor([["a cat"], ["big"]])
+    np.testing.assert_array_equal(oracle.outputs(model, x)[0], oracle.outputs(rewritten, x)[0])
+
+
+def test_inputs_keep_what_they_are():
+    dense = keras.Input((3,), name="dense")
+    maybe = keras.Input((3,), name="maybe", optional=True)
+    thin = keras.Input((3,), name="thin", sparse=True)
+
+    class Either(keras.layers.Layer):
+        def call(self, one, other=None):
+            return one if other is None else one + other
+
+        def compute_output_spec(self, one, other=None):
+            return keras.KerasTensor(one.shape, one.dtype)
+
+    hidden = Either()(dense, maybe)
+    out = keras.layers.Dense(2)(hidden + keras.layers.Dense(3)(thin))
+    model = keras.Model([dense, maybe, thin], out)
+    rewritten = graphwd.rewrite(model, RULE)
+    flags = [(t.name, t.sparse, t.ragged) for t in rewritten.inputs]
+    assert [flag[1] for flag in flags] == [False, False, True]
+    assert [layer.optional for layer in rewritten.layers if hasattr(layer, "optional")] == [
+        layer.optional for layer in model.layers if hasattr(layer, "optional")
+    ]
+
+
+def test_shared_across_sub_models_stays_shared():
+    shared = keras.layers.Dense(3, name="shared")
+    one = keras.Sequential([keras.Input((3,)), shared], name="one")
+    inputs = keras.Input((3,))
+    two = keras.Model(inputs, shared(keras.layers.Dense(3, name="own")(inputs)), name="two")
+    outer = keras.Input((3,))
+    model = keras.Model(outer, one(outer) + two(outer))
+    rewritten = assert_rewrites(model)
+    first, second = (rewritten.get_layer(name).get_layer("shared") for name in ("one", "two"))
+    assert first is second
+    assert sum("shared" in edit.path for edit in graphwd.plan(model, RULE)) == 2
+
+
+def test_calls_of_a_shared_layer_keep_their_order():
+    shared = keras.layers.Dense(3, name="shared")
+    inputs = keras.Input((3,))
+    deep = shared(keras.layers.Dense(3)(keras.layers.Dense(3)(inputs)))
+    shallow = shared(inputs)
+    model = keras.Model(inputs, keras.layers.Subtract()([shallow, deep]))
+    rewritten = assert_rewrites(model)
+    ours, theirs = (oracle.plain(m.get_config())["layers"] for m in (model, rewritten))
+    assert [layer["inbound_nodes"] for layer in ours] == [
+        layer["inbound_nodes"] for layer in theirs
+    ]
+
+
+def test_compile_state_that_cannot_be_serialized():
+    model = through(keras.layers.Dense(3))
+    model.compile(keras.optimizers.Adam(1e-3), loss=lossy, metrics=[lambda y, p: lossy(y, p)])
+    x, y = np.ones((4, 3), "float32"), np.zeros((4, 3), "float32")
+    model.fit(x, y, epochs=3, verbose=0)
+    rewritten = graphwd.rewrite(model, RULE)
+    assert rewritten.loss is lossy
+    assert int(rewritten.optimizer.iterations) == 3
+    assert [oracle.bits(v) for v in rewritten.optimizer.variables] == [
+        oracle.bits(v) for v in model.optimizer.variables
+    ]
+    rewritten.fit(x, y, verbose=0)
+    assert int(model.optimizer.iterations) == 3
+
+
+def test_subclassed_models():
+    model = Subclassed(name="mine")
+    model(np.ones((2, 3), "float32"))
+    rewritten = assert_rewrites(model)
+    assert isinstance(rewritten, Subclassed)
+    assert rewritten.units == 3
+
+    model = NoConfig(keras.layers.Dense(3))
+    model(np.ones((2, 3), "float32"))
+    with pytest.raises(graphwd.ModelError, match="get_config"):
+        graphwd.rewrite(model, RULE)
+    graphwd.rewrite(model, RULE, in_place=True)
+    assert len(model.losses) == 2
+
+
+def test_low_rank_and_quantized_weights():
+    model = through(keras.layers.Dense(4))
+    model.layers[1].enable_lora(2)
+    rewritten = assert_rewrites(model)
+    assert rewritten.layers[1].lora_enabled
+
+    model = through(keras.layers.Dense(4))
+    model.layers[1].quantize("int8")
+    rewritten = graphwd.rewrite(model, RULE)
+    assert [v.regularizer for v in rewritten.variables if "int" in str(v.dtype)] == [None]
+    assert {edit.path for edit in graphwd.plan(model, RULE)} == {
+        f"{model.layers[1].name}/bias",
+        "head/kernel",
+        "head/bias",
+    }
