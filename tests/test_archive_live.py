@@ -64,9 +64,9 @@ def compare_ways(model, policy, folder, suffix):
             assert {edit.role for edit in plan if edit.path not in known} == {"bias"}
             return
         graphwd.rewrite(model, policy).save(live)
+        report = graphwd.verify(original, rewritten, policy)
         assert [edit.path for edit in plan] == [edit.path for edit in live_plan]
     assert config_of(rewritten) == config_of(live)
-    report = graphwd.verify(original, rewritten, policy)
     assert report.ok, str(report)
     assert graphwd.verify(live, rewritten).ok
 
