@@ -291,6 +291,8 @@ def _has_weight(config: Mapping[str, Any], role: str) -> bool:
         return False
     if role == "beta" and config.get("rms_scaling") is True:
         return False
+    if role == "bias" and config.get("bias_axes", "") is None:  # EinsumDense's switch
+        return False
     if role in ("kernel", "embeddings"):
         policy = config.get("dtype")
         if is_serialized(policy):
