@@ -339,6 +339,25 @@ def test_a_frozen_weight_is_penalised_once_it_is_thawed():
     assert oracle.losses_sum(rewritten) == pytest.approx(0.01 * (kernel**2).sum(), rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["layer", "model", "same arguments"])
+def test_a_shared_layer_keeps_the_order_of_its_calls(kind):
+    """Keras walks a model by depth and may come to the second call first, as clone_model does."""
+    shared = keras.layers.Dense(2, name="shared")
+    if kind == "model":
+        inner = keras.Input((2,))
+        shared = keras.Model(inner, shared(inner), name="twice")
+    inputs = keras.Input((2,))
+    deep = keras.layers.Dense(2, name="deep")(inputs)
+    first, second = shared(deep), shared(deep if kind == "same arguments" else inputs)
+    for name in ("a", "b", "c"):
+        second = keras.layers.Dense(2, name=name)(second)
+    for pair in ([first, second], [second, first]):
+        model = keras.Model(inputs, [keras.layers.Subtract()(pair), first])
+        rewritten = graphwd.rewrite(model, "l2")
+        assert_keeps_the_model(model, rewritten)
+        assert_keeps_the_model(model, graphwd.rewrite(rewritten, "l1"))
+
+
 def test_wrong_rewrites_are_refused(monkeypatch):
     """The proof is made by default, and what fails it is not returned."""
     model = sample_models()["sequential_built"]()

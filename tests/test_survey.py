@@ -157,7 +157,9 @@ def test_a_weight_that_is_switched_off_has_no_slot(class_name, switch):
     role = SWITCHED_OFF[switch]
     assert role in governed(model_of(class_name), cloning.probe).values()
     model = model_of(class_name, **{switch: False})
-    assert role not in {slot.role for slot in survey.survey(model, cloning.probe).slots}
+    found = survey.survey(model, cloning.probe)
+    assert role not in {slot.role for slot in found.slots}
+    assert role not in {slot.role for slot in find_slots(found.serialized)}  # as in a file
     rewritten = graphwd.rewrite(model, graphwd.Rule("l2"))
     assert None not in oracle.variable_regularizers(rewritten)
 
