@@ -350,7 +350,7 @@ def einsum_dense(b, shape):
     if len(shape) == 2 and b.chance(50):
         config = {
             "equation": "abc,cde->abde",
-            "output_shape": [None, 2, units],
+            "output_shape": [shape[0], 2, units],
             "bias_axes": b.pick("e", "de", None),
         }
         # Three dimensions: no OrthogonalRegularizer.
