@@ -2,9 +2,9 @@
 
 import sys
 
-from benchmarks import rewriting
+from benchmarks import files, rewriting
 
-BENCHMARKS = {"rewriting": rewriting.main}
+BENCHMARKS = {"rewriting": rewriting.main, "files": files.main}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(BENCHMARKS)

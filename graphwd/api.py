@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from graphwd import regularizers
+from graphwd import collector, regularizers
 from graphwd.errors import EquivalenceError, UnreachableWeightError
 from graphwd.plans import Decision, Plan, make_plan
 from graphwd.policy import Policy
@@ -84,6 +84,18 @@ def rewrite(
     model = graphwd.rewrite(model, graphwd.Rule(graphwd.weight_decay(1e-4), roles="kernel"))
     ```
     """
+    with collector.paused():
+        return _rewrite(model, policy, verify=verify, portable=portable, in_place=in_place)
+
+
+def _rewrite(
+    model: Any,
+    policy: Any,
+    *,
+    verify: bool | Literal["outputs"],
+    portable: bool,
+    in_place: bool,
+) -> Any:
     from graphwd import cloning, inplace, verification
 
     found, decided = _planned(model, policy, in_place=in_place)

@@ -255,7 +255,9 @@ def _rebuilt(layer: Any, values: Mapping[Pointer, Any], *, build: bool = True) -
     try:
         with _live_objects(layer), _dtype_of(layer), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config = strip_carried({"config": carrier.plain_config(layer)})["config"]
+            config = carrier.plain_config(layer)
+            if _keras.sublayers(layer):  # which may carry something, and be told in the config
+                config = strip_carried({"config": config})["config"]
             config, values = _with_live_layers(config, values)
             config = _with_live_functions(layer, config)
             config = _edited(config, values)

@@ -96,6 +96,7 @@ def _paired(
     """Pairs the layers of two graph models by their places, each layer once."""
     others = {"/".join(place.names): place for place in places(copy)}
     partner: dict[int, Any] = {}
+    taken: set[int] = set()
     for place in places(original):
         path = "/".join(place.names)
         other = others.get(names.get(path, path))
@@ -108,9 +109,10 @@ def _paired(
             if partner[id(ours)] is not theirs:
                 problems.append(f"{title} is shared in the original but not in the rewritten model")
             continue
-        if any(known is theirs for known in partner.values()) and theirs is not ours:
+        if id(theirs) in taken:
             problems.append(f"{title} is shared in the rewritten model but not in the original")
         partner[id(ours)] = theirs
+        taken.add(id(theirs))
         one, two = (carrier.base_class(type(layer)) for layer in (ours, theirs))
         if one is not two and (one.__module__, one.__qualname__) != (
             two.__module__,

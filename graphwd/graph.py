@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from graphwd import values
+from graphwd import collector, values
 from graphwd.errors import ModelError
 from graphwd.values import Mask, contrast, keys_text, show
 from graphwd.wiring import (
@@ -171,25 +169,9 @@ def compare(
     comparer.pending.append(
         _Task(one, other, _Owner("the model", "", "", 0), mask, match == "names")
     )
-    with _collection_paused():
+    with collector.paused():
         comparer.run()
     return comparer.result()
-
-
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Pauses the cyclic garbage collector.
-
-    A comparison keeps all that it makes until it ends. The collector would walk it again and
-    again, and find nothing: half of the time for 100,000 layers, and more than linear.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
