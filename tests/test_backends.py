@@ -77,7 +77,7 @@ def test_copies_have_memory_of_their_own():
     rewritten = graphwd.rewrite(model, POLICY)
     for one, two in zip(model.variables, rewritten.variables, strict=True):
         addresses = {
-            np.asarray(keras.ops.convert_to_numpy(v.value)).__array_interface__["data"][0]
+            v.value.unsafe_buffer_pointer()
             if keras.backend.backend() == "jax"
             else v.value.data_ptr()
             for v in (one, two)
