@@ -33,6 +33,8 @@ except ImportError as error:
     ) from error
 
 VARIABLE: Any = keras.Variable
+LAYERS = "keras.src.layers."
+"""Where Keras's own layers are; elsewhere a layer is taken for a third party's and probed."""
 DEFERS = all(
     hasattr(VARIABLE, name)
     for name in ("_initialize_with_initializer", "_deferred_initialize", "_direct_assign")

@@ -38,7 +38,7 @@ def class_name(layer: Any) -> str:
 
 def is_stock(layer: Any) -> bool:
     """Whether a layer is one of Keras's own, whose names follow Keras's conventions."""
-    return type(layer).__module__.startswith("keras.src.layers.")
+    return type(layer).__module__.startswith(_keras.LAYERS)
 
 
 def layers_within(layer: Any) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], Any]]:
