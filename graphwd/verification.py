@@ -202,7 +202,7 @@ def compare(
 
 def _instead(path: str, actual: Any, expected: Any) -> str:
     return (
-        f"{path}: the config has {regularizers.describe(actual)} instead of "
+        f"{path}: the config has {regularizers.describe(actual)} instead of the planned "
         f"{regularizers.describe(expected)}"
     )
 

@@ -236,7 +236,7 @@ def test_verify_tells_by_its_exit_code(folder):
         assert result.stdout.startswith("equal but for the planned edits")
     result = invoke("verify", "model.keras", "out.keras", "--recipe", "no-bias")
     assert result.exit_code == 1
-    assert "head" in result.stdout
+    assert "head/bias: the config has L2(0.00025) instead of the planned none" in result.stdout
     assert result.stderr == ""
     result = invoke("verify", "model.keras", "out.keras", "--recipe", "no-bias", "--json")
     assert result.exit_code == 1
