@@ -44,7 +44,10 @@ DEFERS = all(
 def identity(cls: type) -> dict[str, Any]:
     """What Keras writes about a class beside the config: module, class name, registered name."""
     serialized = serialize_with_public_class(cls, {})
-    return {key: serialized[key] for key in ("module", "class_name", "registered_name")}
+    named = {key: serialized[key] for key in ("module", "class_name", "registered_name")}
+    if named["module"] == "__main__":  # a notebook's class, which Keras finds by its name alone
+        named["module"] = None
+    return named
 
 
 def is_functional(layer: Any) -> bool:

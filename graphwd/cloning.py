@@ -260,7 +260,9 @@ def _rebuilt(layer: Any, values: Mapping[Pointer, Any], *, build: bool = True) -
                 config = strip_carried({"config": config})["config"]
             config, values = _with_live_layers(config, values)
             config = _with_live_functions(layer, config)
-            config = _edited(config, values)
+            # Keras remembers plain arguments only for a layer that has no get_config of its own
+            plain = cls.get_config is keras.Layer.get_config
+            config = _edited(config, values, plain=plain)
             if isinstance(layer, keras.layers.Lambda):
                 copy = _keras.call_lambda_constructor(layer, config)
             else:
@@ -285,7 +287,9 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200] if lines else ""
 
 
-def _edited(config: dict[str, Any], values: Mapping[Pointer, Any]) -> dict[str, Any]:
+def _edited(
+    config: dict[str, Any], values: Mapping[Pointer, Any], *, plain: bool
+) -> dict[str, Any]:
     """A config with the given regularizers: objects at the top, JSON inside nested configs."""
     nested = {pointer: value for pointer, value in values.items() if len(pointer) != 2}
     if nested:
@@ -293,7 +297,9 @@ def _edited(config: dict[str, Any], values: Mapping[Pointer, Any]) -> dict[str, 
             "config"
         ]
     top = {
-        str(pointer[1]): None if value is None else keras.regularizers.deserialize(dict(value))
+        str(pointer[1]): dict(value)
+        if plain and value is not None
+        else (None if value is None else keras.regularizers.deserialize(dict(value)))
         for pointer, value in values.items()
         if len(pointer) == 2
     }

@@ -1,5 +1,9 @@
 """Models that Keras's own cloning loses something of, or can't clone at all."""
 
+import subprocess
+import sys
+import textwrap
+
 import keras
 import numpy as np
 import pytest
@@ -283,3 +287,47 @@ def test_low_rank_and_quantized_weights():
         "head/kernel",
         "head/bias",
     }
+
+
+def test_classes_of_a_notebook(tmp_path):
+    """What is defined in `__main__`, registered or not, has no module that Keras could name."""
+    code = """
+        import sys, keras, graphwd
+
+        class Scaled(keras.layers.Layer):
+            def build(self, shape):
+                self.inner = keras.layers.Dense(shape[-1], name="inner")
+                self.inner.build(shape)
+                self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+            def call(self, x):
+                return self.inner(x) * self.scale
+
+        @keras.saving.register_keras_serializable("notebook")
+        class Registered(Scaled):
+            pass
+
+        rule = graphwd.Rule(keras.regularizers.L2(1e-2))  # activity, too
+        for cls in (Scaled, Registered):
+            for in_place in (False, True):
+                inputs = keras.Input((3,))
+                model = keras.Model(inputs, cls()(inputs))
+                rewritten = graphwd.rewrite(model, rule, in_place=in_place)
+                assert type(rewritten.layers[1]).__mro__[2] is cls
+                rewritten.save(sys.argv[1])
+                loaded = keras.saving.load_model(sys.argv[1], custom_objects={"Scaled": Scaled})
+                assert graphwd.verify(rewritten, loaded).ok
+                losses = [float(sum(m.losses)) for m in (rewritten, loaded)]
+                assert losses[0] == losses[1] > 0.0, losses
+                assert loaded.layers[1].activity_regularizer is not None
+                print(cls.__name__, len(loaded.losses))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "model.keras")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    expected = ["Scaled 3", "Scaled 3", "Registered 3", "Registered 3"]
+    assert result.stdout.strip().splitlines()[-4:] == expected
