@@ -123,6 +123,7 @@ def _rewrite(
 
 def _planned(model: Any, policy: Any, *, in_place: bool = False) -> tuple[Survey, Plan]:
     from graphwd import cloning
+    from graphwd.measure import Weights
     from graphwd.survey import survey
 
     found = survey(model, cloning.probe, in_place=in_place)
@@ -132,6 +133,7 @@ def _planned(model: Any, policy: Any, *, in_place: bool = False) -> tuple[Survey
         source=f"model {model.name!r}",
         notes=found.notes,
         serialized=found.serialized,
+        measure=Weights(found),
     )
     return found, decided
 
@@ -187,12 +189,14 @@ def inspect(model: Any) -> Plan:
 
         return archive.inspect_file(model)
     from graphwd import cloning
+    from graphwd.measure import Weights
     from graphwd.survey import survey
 
     found = survey(model, cloning.probe)
     decisions = tuple(Decision(slot, None, slot.regularizer) for slot in found.slots)
     source = f"model {model.name!r}"
-    return Plan(None, decisions, source, tuple(found.notes), found.serialized)
+    notes = tuple(found.notes)
+    return Plan(None, decisions, source, notes, serialized=found.serialized, measure=Weights(found))
 
 
 def verify(

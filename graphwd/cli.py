@@ -422,7 +422,7 @@ def plan(
     from graphwd.report import show_plan
 
     policy = _policy(policy_file, recipe, weight_decay, l2)
-    made, _ = _planned(source, policy, live, weights)
+    made = _planned(source, policy, live, weights)
     _print_json(made.to_dict()) if as_json else show_plan(made)
 
 
@@ -444,28 +444,25 @@ def inspect(source: str, live: bool, weights: str | None, as_json: bool) -> None
     """
     from graphwd.report import show_plan
 
-    made, _ = _planned(source, None, live, weights)
+    made = _planned(source, None, live, weights)
     _print_json(made.to_dict()) if as_json else show_plan(made)
 
 
-def _planned(
-    source: str, policy: Policy | None, live: bool, weights: str | None
-) -> tuple[Plan, Any]:
-    """The plan for a source, and the live model, if it was loaded."""
+def _planned(source: str, policy: Policy | None, live: bool, weights: str | None) -> Plan:
     from graphwd import archive
     from graphwd.report import Progress
 
     if not _is_live(source, live, weights):
         with Progress("reading"):
             if policy is None:
-                return archive.inspect_file(source), None
-            return archive.plan_file(source, policy), None
+                return archive.inspect_file(source)
+            return archive.plan_file(source, policy)
     from graphwd import api
 
     with Progress("loading") as progress, contextlib.redirect_stdout(sys.stderr):
         model = _load(source, weights)
         progress.step("looking")
-        return (api.inspect(model) if policy is None else api.plan(model, policy)), model
+        return api.inspect(model) if policy is None else api.plan(model, policy)
 
 
 @cli.command()
@@ -511,9 +508,9 @@ def report(
         raise GraphwdError(f"{output!r} can't be written: it is a directory.")
     if not force and os.path.lexists(output):
         raise GraphwdError(f"{output!r} exists; to replace it pass --force.")
-    made, model = _planned(source, policy, live, weights)
+    made = _planned(source, policy, live, weights)
     try:
-        made.save_html(output, model=model)
+        made.save_html(output)
     except OSError as error:  # it names the temporary file, which nobody has asked for
         raise GraphwdError(f"{output!r} can't be written: {error.strerror}.") from error
     from graphwd.tables import printable

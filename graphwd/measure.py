@@ -2,53 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
-from graphwd import cloning
+from graphwd import regularizers
 from graphwd.decisions import Decision
-from graphwd.survey import survey
+from graphwd.outcome import Penalties, penalised_places, unknown_note
+from graphwd.survey import Survey
 
 
-def penalties(model: Any, decisions: Iterable[Decision]) -> dict[str, tuple[float, float]]:
-    """Computes what each slot's penalty adds, or once unfrozen would add, to the loss.
+class Weights:
+    """The weights of a live model, to compute the values of penalties on them when asked for.
+
+    It keeps the model alive, and reads the weights as they are at the time of the call.
 
     Args:
-        model: A live model.
-        decisions: Decisions on its slots.
-
-    Returns:
-        The value of the penalty that each slot has now and of the one that it gets, on the
-        weights of the moment, by the slot's path. Regularizers of activations, and those whose
-        class Keras doesn't find, are left out.
+        found: The survey of the model, whose slots the decisions are on.
     """
-    found = survey(model, cloning.probe)
-    variables: dict[str, list[Any]] = {}
-    for unit in found.units:
-        for index, slot in unit.governs.items():
-            variables.setdefault(found.slots[slot].path, []).append(unit.weights[index].variable)
-    values = {}
-    for decision in decisions:
-        weights = variables.get(decision.slot.path)
-        if not weights:
-            continue
-        now = _value(decision.slot.regularizer, weights)
-        values[decision.slot.path] = (
-            now,
-            _value(decision.after, weights) if decision.changes else now,
-        )
-    return values
+
+    def __init__(self, found: Survey) -> None:
+        self._found = found
+
+    def __call__(self, decisions: tuple[Decision, ...]) -> Penalties:
+        """Computes what each slot's penalty adds, or once unfrozen would add, to the loss.
+
+        Args:
+            decisions: Decisions on the survey's slots, in their order.
+
+        Returns:
+            `Penalties`. Regularizers of activations have no value; those that can't be computed,
+            such as of a class that Keras doesn't find, are in the notes.
+        """
+        variables: dict[int, list[Any]] = {}
+        for unit in self._found.units:
+            for index, slot in unit.governs.items():
+                variables.setdefault(slot, []).append(unit.weights[index].variable)
+        values: dict[int, tuple[float, float]] = {}
+        reasons: dict[str, list[str]] = {}
+        unknown: set[int] = set()
+        planned_by: dict[Any, Any] = {}
+        added: set[tuple[int, bool]] = set()  # a weight of two composite layers is penalised once
+        for place in penalised_places(decisions):
+            decision = decisions[place]
+            now = planned = 0.0
+            try:
+                key = regularizers.normalize(decision.after)
+                if key not in planned_by:
+                    planned_by[key] = _object(decision.after)
+                for variable in variables.get(place, ()):
+                    term = _value(variable.regularizer, variable, added, False)
+                    now += term
+                    if not decision.changes and variable.regularizer is not None:
+                        planned += term
+                    else:
+                        planned += _value(planned_by[key], variable, added, True)
+            except Exception as error:  # noqa: BLE001 # a user's regularizer raises anything; it becomes a note
+                reason = " ".join(str(error).split()) or type(error).__name__
+                reasons.setdefault(reason[:200].rstrip("."), []).append(decision.slot.path)
+                unknown.add(place)
+            else:
+                values[place] = (now, planned)
+        return Penalties(values, frozenset(unknown), unknown_note(reasons))
 
 
-def _value(serialized: Mapping[str, Any] | None, variables: list[Any]) -> float:
-    if serialized is None:
+def _object(serialized: Mapping[str, Any] | None) -> Any:
+    return None if serialized is None else keras.regularizers.get(dict(serialized))
+
+
+def _value(regularizer: Any, variable: Any, added: set[tuple[int, bool]], planned: bool) -> float:
+    if regularizer is None or (id(variable), planned) in added:
         return 0.0
-    try:
-        regularizer = keras.regularizers.get(dict(serialized))
-    except (ValueError, TypeError):  # a class of the user's own that is not registered
-        return 0.0
-
-    terms = [keras.ops.sum(regularizer(keras.ops.cast(v, "float32"))) for v in variables]
-    return sum(float(keras.ops.convert_to_numpy(term)) for term in terms)
+    added.add((id(variable), planned))
+    term = keras.ops.sum(regularizer(keras.ops.cast(variable, "float32")))
+    return float(keras.ops.convert_to_numpy(term))

@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphwd import drawing, regularizers, summary
+from graphwd import drawing, regularizers
 from graphwd.decisions import Decision
 from graphwd.errors import ModelError
-from graphwd.plans import Plan
+from graphwd.outcome import Outcome, Penalties
 from graphwd.slots import strip_carried
+from graphwd.summary import Summary, count_parameters
 
 _COLOURS = 8
 _BARS = 24
@@ -75,39 +76,29 @@ class Chart:
     rest: str
 
 
-def render(
-    plan: Plan,
-    serialized: Mapping[str, Any] | None = None,
-    *,
-    penalties: Mapping[str, tuple[float, float]] | None = None,
-    sizes: Mapping[str, int] | None = None,
-) -> str:
+def render(plan: Outcome) -> str:
     """Makes the page of a plan.
 
     Args:
-        plan: A `Plan`.
-        serialized: The serialized model, for its graph. Defaults to the one that the plan has.
-        penalties: The value of the penalty on each slot, by path, now and as planned.
-        sizes: The number of parameters of each layer, by path, where the slots don't tell.
+        plan: A plan, or any other `Outcome`.
 
     Returns:
         HTML.
     """
     import jinja2
 
-    serialized = plan.serialized if serialized is None else serialized
-    sizes = plan.sizes if sizes is None else sizes
     files = importlib.resources.files("graphwd")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((files / "page.html.jinja").read_text("utf-8"))
     marks = Marks(plan)
-    notes = list(plan.notes)
+    summary = Summary(plan)
+    notes = [*plan.notes, *summary.penalties.notes]
     panels: list[drawing.Panel] = []
-    if serialized is not None:
+    if plan.serialized is not None:
         try:
-            panels = drawing.draw(strip_carried(serialized), plan.decisions, marks)
+            panels = drawing.draw(strip_carried(plan.serialized), plan.decisions, marks)
         except ModelError as error:
             notes.append(f"The graph can't be drawn: {error}")
     return template.render(
@@ -116,9 +107,9 @@ def render(
         panels=panels,
         drawing=drawing,
         keys=marks.keys(),
-        facts=_facts(plan, penalties),
-        charts=_charts(plan, marks, penalties, sizes),
-        tables=plan.tables(),
+        facts=_facts(plan, summary),
+        charts=_charts(plan, marks, summary.penalties),
+        tables=summary.tables(),
         swatches=[f"p{number % _COLOURS}" for number in range(len(plan.policy or ()))],
         marks=marks,
         describe=regularizers.describe,
@@ -128,24 +119,14 @@ def render(
     )
 
 
-def save_html(
-    plan: Plan,
-    path: str | os.PathLike[str],
-    serialized: Mapping[str, Any] | None = None,
-    *,
-    penalties: Mapping[str, tuple[float, float]] | None = None,
-    sizes: Mapping[str, int] | None = None,
-) -> None:
+def save_html(plan: Outcome, path: str | os.PathLike[str]) -> None:
     """Writes the page of a plan to a file, which is complete or not there.
 
     Args:
-        plan: A `Plan`.
+        plan: A plan, or any other `Outcome`.
         path: The file's path; what is there is replaced.
-        serialized: As for `render`.
-        penalties: As for `render`.
-        sizes: As for `render`.
     """
-    text = render(plan, serialized, penalties=penalties, sizes=sizes)
+    text = render(plan)
     target = os.path.realpath(path)
     descriptor, temporary = tempfile.mkstemp(
         dir=os.path.dirname(target), prefix=".graphwd-", suffix=".html"
@@ -166,10 +147,10 @@ class Marks:
     """The CSS classes of decisions: a colour for each rule, or for each penalty without rules.
 
     Args:
-        plan: A `Plan`.
+        plan: A plan, or any other `Outcome`.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Outcome) -> None:
         self._plan = plan
         self._penalties: dict[Any, int] = {}
         self._labels: dict[str, str] = {}
@@ -239,56 +220,54 @@ def clip(text: str, length: int) -> str:
     return text[: length - 1].rstrip(" +") + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _facts(
-    plan: Plan, penalties: Mapping[str, tuple[float, float]] | None
-) -> list[tuple[str, str]]:
+def _facts(plan: Outcome, summary: Summary) -> list[tuple[str, str]]:
     """The numbers at the top: what they count, and how many."""
     penalised = [d for d in plan.decisions if d.after is not None]
-    facts = [] if plan.policy is None else [("edits", f"{len(plan):,}")]
+    edits = sum(decision.changes for decision in plan.decisions)
+    facts = [] if plan.policy is None else [("edits", f"{edits:,}")]
     facts.append(("slots penalised", f"{len(penalised):,} of {len(plan.decisions):,}"))
-    parameters, total = map(summary.count_parameters, (penalised, plan.decisions))
-    if total:
-        facts.append(("of the parameters", f"{(parameters or 0) / total:.1%}"))
-    if penalties is not None:
-        now, planned = (sum(pair[place] for pair in penalties.values()) for place in (0, 1))
-        value = f"{now:.4g}"
+    parameters = count_parameters(penalised)
+    if summary.total:
+        facts.append(("of the parameters", f"{(parameters or 0) / summary.total:.1%}"))
+    whole = summary.whole()
+    if whole.penalty is not None and whole.planned_penalty is not None and summary.penalties:
+        value = f"{whole.penalty:.4g}"
         if plan.policy is not None:
-            value += f" \N{RIGHTWARDS ARROW} {planned:.4g}"
+            value += f" \N{RIGHTWARDS ARROW} {whole.planned_penalty:.4g}"
         facts.append(("penalty", value))
+        if whole.dormant_penalty:
+            facts.append(("dormant penalty", f"{whole.dormant_penalty:.4g}"))
     for word in ("dormant", "carried", "unreached"):
-        count = sum(getattr(decision, word) for decision in plan.decisions)
+        count = getattr(whole, word)
         if count:
-            facts.append((word, f"{count:,}"))
+            facts.append((f"slots {word}", f"{count:,}"))
     return facts
 
 
-def _charts(
-    plan: Plan,
-    marks: Marks,
-    penalties: Mapping[str, tuple[float, float]] | None,
-    sizes: Mapping[str, int] | None,
-) -> list[Chart]:
-    layers: dict[str, list[Decision]] = {}
-    for decision in plan.decisions:
-        layers.setdefault(decision.slot.path.rpartition("/")[0], []).append(decision)
+def _charts(plan: Outcome, marks: Marks, penalties: Penalties) -> list[Chart]:
+    layers: dict[str, list[tuple[int, Decision]]] = {}
+    for place, decision in enumerate(plan.decisions):
+        path = decision.slot.path.rpartition("/")[0]
+        layers.setdefault(path, []).append((place, decision))
     charts = []
-    if penalties is not None:
+    if penalties:
         title = "Penalty by layer" + ("" if plan.policy is None else ", as planned")
         values = {
-            path: [(marks(d), penalties.get(d.slot.path, (0.0, 0.0))[1]) for d in decisions]
-            for path, decisions in layers.items()
+            path: [(marks(d), penalties.values.get(place, (0.0, 0.0))[1]) for place, d in members]
+            for path, members in layers.items()
         }
         charts.append(_chart(title, values, lambda value: f"{value:.4g}"))
     counts = {
-        path: [(marks(d), float(d.slot.parameters or 0)) for d in decisions]
-        for path, decisions in layers.items()
+        path: [(marks(d), float(d.slot.parameters or 0)) for _, d in members]
+        for path, members in layers.items()
     }
     title = "Parameters by layer"
-    if sizes is not None and not any(value for pieces in counts.values() for _, value in pieces):
+    if plan.sizes is not None and count_parameters(plan.decisions) is None:
         title += ", with those that take no penalty"
+        decisions = {path: [d for _, d in members] for path, members in layers.items()}
         counts = {
-            path: [(_strongest(layers.get(path, ()), marks), float(size))]
-            for path, size in sizes.items()
+            path: [(_strongest(decisions.get(path, ()), marks), float(size))]
+            for path, size in plan.sizes.items()
         }
     charts.append(_chart(title, counts, lambda value: f"{int(value):,}"))
     return [chart for chart in charts if chart.bars]

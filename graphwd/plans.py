@@ -6,13 +6,15 @@ import html
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from graphwd import regularizers, summary
+from graphwd import page, regularizers
 from graphwd.decisions import Decision as Decision  # part of this module's interface
+from graphwd.outcome import Measure, Outcome
 from graphwd.policy import Policy, suggest
 from graphwd.slots import Pointer, Slot
+from graphwd.summary import Summary
 from graphwd.tables import Table, printable
 
 
@@ -46,24 +48,18 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Outcome):
     """What a policy does to one model: iterate for its edits, print for a table.
+
+    The values of penalties are computed when they are shown or asked for, on the weights of that
+    moment: a plan of a live model keeps the model.
 
     Attributes:
         policy: The `Policy`, or `None` for what `inspect` returns.
         decisions: A `Decision` for every slot and weight of the model, edited or not.
         source: What the plan was made for, for headings.
         notes: What the plan can't tell, a sentence each.
-        serialized: The serialized model, for drawings, where it is known.
-        sizes: The number of parameters of each layer, by path, where the slots don't tell.
     """
-
-    policy: Policy | None
-    decisions: tuple[Decision, ...]
-    source: str = ""
-    notes: tuple[str, ...] = field(default=())
-    serialized: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
-    sizes: Mapping[str, int] | None = field(default=None, compare=False, repr=False)
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -106,15 +102,10 @@ class Plan:
 
         Returns:
             A dict with the keys `source`, `policy`, `edits`, `slots` (all of them, edited or not),
-            `summary` (sums by role, by rule and by penalty) and `notes`. Rules count from 1, and a
-            number that a file doesn't tell is `None`.
+            `summary` (sums by role, by rule and by penalty, and the whole) and `notes`. Rules count
+            from 1, and a number that is not known is `None`.
         """
-        rules = [] if self.policy is None else summary.by_rule(self.decisions, self.policy)
-        sums = {
-            "roles": summary.by_role(self.decisions),
-            "rules": rules,
-            "penalties": summary.by_penalty(self.decisions),
-        }
+        summary = Summary(self)
         return {
             "source": self.source,
             "policy": None if self.policy is None else self.policy.to_dict(),
@@ -130,22 +121,13 @@ class Plan:
                 }
                 for edit in self.edits
             ],
-            "slots": [_slot_dict(decision) for decision in self.decisions],
-            "summary": {
-                what: [tally.to_dict() for tally in tallies] for what, tallies in sums.items()
-            },
-            "notes": list(self.notes),
+            "slots": [
+                _slot_dict(decision, summary.penalties.values.get(place))
+                for place, decision in enumerate(self.decisions)
+            ],
+            "summary": summary.to_dict(),
+            "notes": [*self.notes, *summary.penalties.notes],
         }
-
-    @property
-    def title(self) -> str:
-        """What the plan comes to, in a line."""
-        where = f" of {self.source}" if self.source else ""
-        count = len(self.decisions)
-        if self.policy is None:
-            held = sum(decision.after is not None for decision in self.decisions)
-            return f"{held:,} of the {count:,} slots{where} hold a regularizer"
-        return f"{len(self):,} of the {count:,} slots{where} get another regularizer"
 
     def tables(self) -> list[Table]:
         """The plan as tables: repeated layers as one line, then sums by rule and by role.
@@ -153,17 +135,22 @@ class Plan:
         Returns:
             A list of `graphwd.tables.Table`.
         """
-        if self.policy is None:
-            return summary.state_tables(self.decisions)
-        return summary.plan_tables(self.decisions, self.policy)
+        return self.shown()[0]
 
-    def save_html(self, path: str | os.PathLike[str], *, model: Any = None) -> None:
+    def shown(self) -> tuple[list[Table], list[str]]:
+        """What a plan looks like: its tables and its notes, which one look at the weights gives.
+
+        Returns:
+            A list of `graphwd.tables.Table`, and a list of sentences.
+        """
+        summary = Summary(self)
+        return summary.tables(), [*self.notes, *summary.penalties.notes]
+
+    def save_html(self, path: str | os.PathLike[str]) -> None:
         """Writes the plan as a page: graph, charts and tables in one file that asks no network.
 
         Args:
             path: The file's path; what is there is replaced.
-            model: The live model that the plan was made for, for the values of its penalties.
-                Without it the page has the number of parameters alone, and Keras is not needed.
 
         Example:
 
@@ -171,27 +158,20 @@ class Plan:
         graphwd.plan("model.keras", graphwd.Policy.recipe("resnet")).save_html("plan.html")
         ```
         """
-        from graphwd import page
-
-        penalties = None
-        if model is not None:
-            from graphwd import measure
-
-            penalties = measure.penalties(model, self.decisions)
-        page.save_html(self, path, penalties=penalties)
+        page.save_html(self, path)
 
     def __str__(self) -> str:
-        parts = [printable(self.title), *(table.text() for table in self.tables())]
-        parts += [f"Note: {printable(note)}" for note in self.notes]
-        return "\n\n".join(parts)
+        tables, notes = self.shown()
+        parts = [printable(self.title), *(table.text() for table in tables)]
+        return "\n\n".join((*parts, *(f"Note: {printable(note)}" for note in notes)))
 
     def _repr_html_(self) -> str:
-        parts = [f"<p>{html.escape(self.title)}</p>", *(table.html() for table in self.tables())]
-        parts += [f"<p>{html.escape(note)}</p>" for note in self.notes]
-        return "".join(parts)
+        tables, notes = self.shown()
+        parts = [f"<p>{html.escape(self.title)}</p>", *(table.html() for table in tables)]
+        return "".join((*parts, *(f"<p>{html.escape(note)}</p>" for note in notes)))
 
 
-def _slot_dict(decision: Decision) -> dict[str, Any]:
+def _slot_dict(decision: Decision, penalty: tuple[float, float] | None) -> dict[str, Any]:
     slot = decision.slot
     return {
         "path": slot.path,
@@ -205,6 +185,8 @@ def _slot_dict(decision: Decision) -> dict[str, Any]:
         "carried": decision.carried,
         "unreached": decision.unreached,
         "parameters": slot.parameters,
+        "penalty": None if penalty is None else penalty[0],
+        "planned_penalty": None if penalty is None else penalty[1],
     }
 
 
@@ -220,6 +202,8 @@ def make_plan(
     notes: Sequence[str] = (),
     serialized: Mapping[str, Any] | None = None,
     sizes: Mapping[str, int] | None = None,
+    hidden: int = 0,
+    measure: Measure | None = None,
 ) -> Plan:
     """Decides on every slot by the last rule of a policy that matches it.
 
@@ -230,6 +214,8 @@ def make_plan(
         notes: What the plan can't tell, a sentence each.
         serialized: The serialized model, for drawings.
         sizes: The number of parameters of each layer, by path, where the slots don't tell.
+        hidden: The number of parameters in weights that no slot reaches and that are no slots.
+        measure: Computes the values of penalties, when somebody asks for them.
 
     Returns:
         A `Plan`. A rule that matches nothing is a warning that names it, since a typo must not
@@ -251,7 +237,7 @@ def make_plan(
     for index, rule in enumerate(policy.rules):
         if index not in matched:
             warnings.warn(_unmatched(index, rule, slots, source), UnmatchedRuleWarning, 3)
-    return Plan(policy, tuple(decisions), source, tuple(notes), serialized, sizes)
+    return Plan(policy, tuple(decisions), source, tuple(notes), serialized, sizes, hidden, measure)
 
 
 def _unmatched(index: int, rule: Any, slots: Sequence[Slot], source: str) -> str:

@@ -25,7 +25,10 @@ def show_plan(plan: Plan) -> None:
     Args:
         plan: A `Plan`.
     """
-    _show(plan.title, plan.tables(), plan.notes, str(plan))
+    if sys.stdout.isatty():
+        _show(plan.title, *plan.shown())
+    else:
+        print(plan)  # a pipe gets lines as wide as they are, and saves the import
 
 
 def show_table(table: Table) -> None:
@@ -34,13 +37,13 @@ def show_table(table: Table) -> None:
     Args:
         table: A `Table`.
     """
-    _show("", [table], (), table.text())
+    if sys.stdout.isatty():
+        _show("", [table], ())
+    else:
+        print(table.text())
 
 
-def _show(title: str, tables: Sequence[Table], notes: Sequence[str], plain: str) -> None:
-    if not sys.stdout.isatty():  # a pipe gets lines as wide as they are, and saves the import
-        print(plain)
-        return
+def _show(title: str, tables: Sequence[Table], notes: Sequence[str]) -> None:
     from rich.console import Console
     from rich.text import Text
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Cell: TypeAlias = str | int | float | None
+"""What a column may be made of; nothing is an empty cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +73,13 @@ class Table:
         return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
-def make_table(title: str, columns: Mapping[str, Iterable[str | int]]) -> Table:
+def make_table(title: str, columns: Mapping[str, Iterable[Cell]]) -> Table:
     """Makes a table of the columns that say something.
 
     Args:
         title: One line.
-        columns: Maps headers to cells. Numbers stand on the right, with commas at the thousands;
-            a column whose cells are all empty is left out.
+        columns: Maps headers to cells. Numbers stand on the right, whole ones with commas at the
+            thousands, others with four digits; a column whose cells are all empty is left out.
 
     Returns:
         A `Table`.
@@ -87,15 +92,25 @@ def make_table(title: str, columns: Mapping[str, Iterable[str | int]]) -> Table:
     made = []
     for header, given in columns.items():
         cells = list(given)
-        texts = tuple(f"{c:,}" if isinstance(c, int) else printable(c) for c in cells)
+        texts = tuple(_text(cell) for cell in cells)
         if any(texts):
             right = all(_is_number(cell) for cell in cells)
             made.append(Column(header, texts, right))
     return Table(title, tuple(made))
 
 
-def _is_number(cell: str | int) -> bool:
-    return isinstance(cell, int) or not cell or cell.endswith("%")
+def _text(cell: Cell) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return "" if cell is None else printable(cell)
+
+
+def _is_number(cell: Cell) -> bool:
+    if isinstance(cell, str):
+        return cell in ("", "?") or re.fullmatch(r"<?[\d.]+%", cell) is not None
+    return True
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from graphwd import _keras
 from graphwd.errors import ModelError
+from graphwd.roles import prefix_for as prefix_for  # part of this module's interface
 from graphwd.slots import SUFFIX
 
 _NUMBER = re.compile(r"_\d+$")
@@ -82,19 +83,6 @@ def role_of(weight: Weight) -> str:
         if attribute.endswith(SUFFIX) and attribute != f"activity{SUFFIX}"
     ]
     return prefix_for(name, prefixes) or name
-
-
-def prefix_for(name: str, prefixes: Iterable[str]) -> str | None:
-    """The role among `prefixes` that Keras's names give to a variable of this name."""
-    prefixes = set(prefixes)
-    if name in prefixes:
-        return name
-    for prefix in prefixes:
-        if name.startswith(f"{prefix}_"):
-            return prefix
-    if name == "kernel" and "depthwise" in prefixes and "pointwise" not in prefixes:
-        return "depthwise"
-    return None
 
 
 def plain_name(name: str) -> str:

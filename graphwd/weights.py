@@ -86,6 +86,7 @@ class Array:
         dtype: Its dtype, as Keras names it where it stores another one (`bfloat16`).
         owners: The names of the saved objects around it, outermost first, as far as the file
             tells them; where it doesn't, the groups' names.
+        named: Whether the file tells the name of the object that owns it.
         dataset: The `h5py.Dataset`.
         window: The HDF5 file that it is stored in.
     """
@@ -94,6 +95,7 @@ class Array:
     shape: tuple[int, ...]
     dtype: str
     owners: tuple[str, ...]
+    named: bool
     dataset: Any
     window: Window
 
@@ -186,6 +188,7 @@ def read_tree(store: Store, skip: Collection[str] = ()) -> Tree:
                 {prefix + name: prefix + str(k) for k, name in enumerate(lists["weight"])}
             )
         inner = []
+        named = isinstance(read_text(group, "name"), str)
         for raw in _children(store, prefix, group):
             name = _text(raw)
             where = prefix + name
@@ -199,7 +202,7 @@ def read_tree(store: Store, skip: Collection[str] = ()) -> Tree:
                 dtype = str(read_text(child, "dtype") or child.dtype)
                 shape = child.shape or ()
                 place = places.get(where, where)
-                tree.arrays[place] = Array(where, shape, dtype, owners, data, store.window)
+                tree.arrays[place] = Array(where, shape, dtype, owners, named, data, store.window)
         if len(seen) + len(inner) + len(tree.arrays) > _OBJECTS_LIMIT:
             raise ArchiveError(f"{store.path!r} holds more than {_OBJECTS_LIMIT} arrays.")
         stack += reversed(inner)

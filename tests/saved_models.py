@@ -7,6 +7,7 @@ import zipfile
 import h5py
 import numpy as np
 
+from graphwd import archive
 from graphwd.policy import Policy, Rule
 from graphwd.regularizers import l2
 
@@ -82,3 +83,18 @@ def write_h5(path, config=None, edit=None, *, text=None):
         if edit is not None:
             edit(file)
     return path
+
+
+def slots_of_file(path):
+    with archive.Archive(path) as opened:
+        return opened.slots()
+
+
+def unreached(path):
+    with archive.Archive(path) as opened, opened.reach(opened.slots()) as reach:
+        return list(reach.unreached)
+
+
+def compare_weights(one, other):
+    with archive.Archive(one) as first, archive.Archive(other) as second:
+        return archive.compare_archives(first, second)

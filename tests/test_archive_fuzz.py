@@ -181,9 +181,9 @@ def test_mutated_json(folder, text):
 HDF5 = """
     import random, sys, warnings
     from pathlib import Path
-    from graphwd.archive import compare_weights, rewrite_file
+    from graphwd.archive import rewrite_file
     from graphwd.errors import ArchiveError
-    from tests.saved_models import POLICY, weights_bytes, write_h5, write_keras
+    from tests.saved_models import POLICY, compare_weights, weights_bytes, write_h5, write_keras
     warnings.simplefilter("ignore")
     folder, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     whole = write_h5(folder / "whole.h5").read_bytes()

@@ -191,16 +191,26 @@ def test_plan_and_inspect_print_tables(folder):
     result = invoke("inspect", "model.keras")
     assert result.exit_code == 0
     assert "conv_*/kernel" in result.stdout
-    assert "parameters" not in result.stdout
 
 
-def test_live_tables_have_numbers(folder):
-    result = invoke("inspect", "model.keras", "--live")
+@pytest.mark.parametrize("way", [[], ["--live"]])
+def test_tables_have_numbers(folder, way):
+    result = invoke("inspect", "model.keras", *way)
     assert result.exit_code == 0, result.output
     assert "parameters" in result.stdout
-    data = json.loads(invoke("plan", "model.keras", "--live", "--recipe", "vgg", "--json").stdout)
+    result = invoke("plan", "model.keras", "--recipe", "vgg", *way)
+    assert "Penalty by rule" in result.stdout
+    assert "Penalty by role" in result.stdout
+    data = json.loads(invoke("plan", "model.keras", "--recipe", "vgg", "--json", *way).stdout)
     kernel = data["summary"]["roles"][0]
     assert (kernel["label"], kernel["parameters"]) == ("kernel", 108 + 144 + 8)
+    model = keras.saving.load_model("model.keras")
+    kernels = [model.get_layer(name).kernel for name in ("conv_1", "conv_2", "head")]
+    squares = [np.sum(np.square(kernel)) for kernel in kernels]
+    assert kernel["planned_penalty"] == pytest.approx(2.5e-4 * sum(squares), rel=1e-5)
+    largest = kernel["largest"]
+    assert len(largest) == 3
+    assert largest[0]["penalty"] == pytest.approx(2.5e-4 * max(squares), rel=1e-5)
 
 
 def test_json_of_plan_and_inspect_is_that_of_the_package(folder):

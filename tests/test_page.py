@@ -1,5 +1,6 @@
 """The HTML report: what it says is the plan's, it asks no network, and a browser shows it."""
 
+import dataclasses
 import html
 import html.parser
 import json
@@ -16,7 +17,7 @@ import pytest
 from keras import layers, regularizers
 
 import graphwd
-from graphwd import measure, page
+from graphwd import page
 from tests.sample_models import sample_models
 
 SAMPLES = sample_models()
@@ -119,7 +120,7 @@ def test_every_sample_has_a_page_without_references(name, tmp_path):
 def test_page_tells_what_each_slot_gets(tmp_path):
     model = rich_model()
     plan = graphwd.plan(model, POLICY)
-    text = saved(plan, tmp_path / "page.html", model=model)
+    text = saved(plan, tmp_path / "page.html")
     assert_offline(text)
     for word in ("dormant: frozen", "carried: by graphwd", "unreached: no config", "rule 1: L2"):
         assert word in text
@@ -137,7 +138,9 @@ def test_page_tells_what_each_slot_gets(tmp_path):
 def test_penalties_are_those_of_the_weights():
     model = rich_model()
     plan = graphwd.plan(model, POLICY)
-    values = measure.penalties(model, plan.decisions)
+    penalties = plan.penalties()
+    assert not penalties.unknown
+    values = {plan.decisions[place].slot.path: pair for place, pair in penalties.values.items()}
     left = np.sum(model.get_layer("left").get_weights()[0] ** 2)
     now, planned = values["left/kernel"]
     assert now == pytest.approx(0.01 * left, rel=1e-5)
@@ -181,7 +184,7 @@ def test_names_are_escaped(tmp_path):
     from graphwd.slots import find_slots
 
     plan = make_plan(find_slots(serialized), POLICY, source=NASTY, serialized=serialized)
-    page.save_html(plan, tmp_path / "page.html", sizes={NASTY: 4})
+    page.save_html(dataclasses.replace(plan, sizes={NASTY: 4}), tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text("utf-8")
     assert_offline(text)
     assert NASTY not in text
@@ -195,7 +198,7 @@ def test_a_damaged_graph_is_a_note_and_the_rest_a_page(tmp_path):
     broken["config"]["layers"][-1]["inbound_nodes"][0]["args"][0]["config"]["keras_history"][0] = (
         "x"
     )
-    text = page.render(plan, broken)
+    text = page.render(dataclasses.replace(plan, serialized=broken))
     assert_offline(text)
     assert "The graph can&#39;t be drawn" in text
 
@@ -263,7 +266,7 @@ def pixels(path):
 def test_a_browser_shows_it_in_both_themes(scheme, dark, tmp_path):
     model = rich_model()
     target = tmp_path / "page.html"
-    graphwd.plan(model, POLICY).save_html(target, model=model)
+    graphwd.plan(model, POLICY).save_html(target)
     shot = tmp_path / "shot.png"
     done = browse(
         tmp_path,

@@ -20,30 +20,34 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What each file may import from: those before it. The ground floor comes first.
 FLOORS = [
-    {"errors", "collector", "tables", "values"},
-    {"regularizers", "files", "wiring", "_keras"},
+    {"errors", "collector", "tables", "values", "roles"},
+    {"regularizers", "files", "configs", "wiring", "_keras"},
     {"slots", "policy", "graph", "window", "zipcopy"},
     {"decisions", "sources", "walk", "weights"},
-    {"summary", "drawing", "reach", "backends", "carrier"},
-    {"plans", "survey", "state"},
-    {"page", "report", "compiling", "equality"},
-    {"archive", "cloning"},
+    {"outcome", "drawing", "reach", "backends", "carrier"},
+    {"summary", "saved", "survey", "state"},
+    {"page", "stored", "compiling"},
+    {"plans"},
+    {"report", "archive", "equality", "cloning"},
     {"verification", "measure", "decided"},
     {"inplace", "logger", "decoupling"},
     {"api"},
     {"cli"},
 ]
-# A plan shows itself, which needs floors above it; it calls upstairs only when it is asked.
-UPSTAIRS = {"plans": {"page", "measure"}}
 PRIVATE = {"_keras"}  # the only file with private names of Keras
 HEAVY = ("keras", "tensorflow", "jax", "torch", "h5py", "numpy")
 PUBLIC = [name for name in graphwd.__all__ if not name.startswith("_")]
 
 
-def imports(tree, *, deferred: bool) -> set[str]:
-    """The files that a file imports when it is itself imported or, deferred, when it is used."""
+def imports(tree) -> set[str]:
+    """The files that a file imports, when it is itself imported or later, but not for types."""
     found = set()
-    for node in _nodes(tree, deferred=deferred):
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        stack.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             if node.module == "graphwd":
                 found.update(alias.name for alias in node.names)
@@ -53,19 +57,6 @@ def imports(tree, *, deferred: bool) -> set[str]:
             names = [alias.name for alias in node.names if alias.name.startswith("graphwd.")]
             found.update(name.split(".")[1] for name in names)
     return found
-
-
-def _nodes(tree, *, deferred: bool):
-    """The nodes of a file, without what only types need and, on request, without functions."""
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        yield node
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not deferred:
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        stack.extend(ast.iter_child_nodes(node))
 
 
 def test_every_file_has_a_floor():
@@ -80,10 +71,23 @@ def test_imports_go_down(path):
         return
     (number,) = [n for n, floor in enumerate(FLOORS) if path.stem in floor]
     below = {name for floor in FLOORS[:number] for name in floor}
-    tree = ast.parse(path.read_text())
-    wrong = imports(tree, deferred=False) - below
-    wrong |= imports(tree, deferred=True) - below - UPSTAIRS.get(path.stem, set())
+    wrong = imports(ast.parse(path.read_text())) - below
     assert not wrong, f"{path.name} imports {sorted(wrong)}, which is no floor below"
+
+
+def test_imports_are_found_wherever_they_stand():
+    text = (
+        "from graphwd import walk, slots\nimport graphwd.files\n"
+        "if TYPE_CHECKING:\n    from graphwd.api import plan\n"
+        "def f():\n    if 1:\n        from graphwd.page import render\n"
+    )
+    assert imports(ast.parse(text)) == {"walk", "slots", "files", "page"}
+
+
+def test_the_readme_has_the_same_floors():
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", (ROOT / "README.md").read_text("utf-8"), re.M)
+    told = {int(number): set(re.findall(r"`(\w+)\.py`", files)) for number, files in rows}
+    assert told == dict(enumerate(FLOORS))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
