@@ -5,6 +5,7 @@
 | `serialize_with_public_class` | a class's name as Keras writes it, without an instance | import error that says which Keras versions work |
 | `Functional`, `functional_like_constructor` | tell a graph of layers from other models | import error that says which Keras versions work |
 | `Layer._trainable`, `._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics` | the only view that keeps who owns which variable and in which order | the same |
+| `Variable._layout` | a copy is laid out over JAX's devices as its original | Keras lays it out by its name |
 | `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
 | `Variable._initialize_with_initializer`, `._deferred_initialize`, `._direct_assign`, `._initialize`, `._value` | no random numbers for weights that are about to be copied | they are drawn and overwritten |
 | `Function._nodes` and the like | put the calls of a shared layer back into their order | the calls keep the order of the traversal |
@@ -165,6 +166,12 @@ def keep_path(source: Any, variable: Any) -> None:
     """
     if variable.path != source.path and hasattr(variable, "_path"):
         variable._path = source.path
+
+
+def keep_layout(source: Any, variable: Any) -> None:
+    """Lays a variable out over the devices as another is, whatever the name says by which."""
+    if hasattr(variable, "_layout"):
+        variable._layout = source._layout
 
 
 def maker(tensor: Any) -> Any:

@@ -43,6 +43,15 @@ def _copy_tensorflow(source: Any, target: Any) -> None:
         target.value.assign(tensor)
     else:
         _keras.initialize(target, tensor)
+    ours, theirs = _replicas(source.value), _replicas(target.value)
+    if len(ours) == len(theirs) > 1:  # each replica has moving statistics of its own
+        for one, other in zip(ours, theirs, strict=True):
+            other.assign(_tensorflow_value(one))
+
+
+def _replicas(variable: Any) -> tuple[Any, ...]:
+    """TensorFlow's variables behind one, each on a device of its own."""
+    return tuple(getattr(variable, "values", (variable,)))
 
 
 def _tensorflow_value(variable: Any) -> Any:
@@ -57,7 +66,8 @@ def _tensorflow_value(variable: Any) -> Any:
 def _copy_jax(source: Any, target: Any) -> None:
     import jax.numpy as jnp
 
-    value = jnp.copy(source.value)
+    value = jnp.copy(source.value)  # each shard where it is
+    _keras.keep_layout(source, target)
     if _keras.is_initialized(target):
         target.assign(value)
     else:
@@ -97,19 +107,73 @@ def same_bits(one: Any, other: Any) -> bool:
         return False
     backend: str = keras.backend.backend()
     if backend == "jax":
-        ours, theirs = one.value, other.value
-        if ours.sharding != theirs.sharding:
-            return False
-        shards = zip(ours.addressable_shards, theirs.addressable_shards, strict=True)
-        return all(_same_arrays(np.asarray(a.data), np.asarray(b.data)) for a, b in shards)
+        return all(_same_arrays(a, b) for a, b in _shards(one.value, other.value))
     if backend == "torch":
         import torch
 
         a, b = (v.value.detach().contiguous().reshape(-1).view(torch.uint8) for v in (one, other))
         return bool(torch.equal(a, b))
     if backend == "tensorflow":
-        return _same_arrays(_tensorflow_array(one), _tensorflow_array(other))
+        return _same_arrays(_tensorflow_array(one.value), _tensorflow_array(other.value))
     return _same_arrays(np.asarray(one.value), np.asarray(other.value))
+
+
+@contextlib.contextmanager
+def unvalued() -> Iterator[list[Any]]:
+    """A scope in which JAX's variables get no first value, which would be whole on one device.
+
+    Yields:
+        The variables that still need a value, an empty list on other backends.
+    """
+    if keras.backend.backend() != "jax":
+        yield []
+        return
+    with _keras.deferred() as waiting:
+        yield waiting
+
+
+def place(source: Any, target: Any) -> None:
+    """Moves a variable's value to the devices where another's lies.
+
+    Args:
+        source: A `keras.Variable`.
+        target: Another one of the same shape, with a value of its own.
+    """
+    if keras.backend.backend() == "jax":
+        _keras.keep_layout(source, target)
+        target.assign(target.value)
+
+
+def same_place(one: Any, other: Any) -> bool:
+    """Whether the values of two variables lie on the same devices in the same parts."""
+    if keras.backend.backend() != "jax":
+        return True  # a model of TensorFlow's joins the strategy in whose scope it is rewritten
+    ours, theirs = one.value, other.value
+    return bool(ours.sharding.is_equivalent_to(theirs.sharding, len(ours.shape)))
+
+
+def _shards(one: Any, other: Any) -> Iterator[tuple[Any, Any]]:
+    """Pairs the parts of two of JAX's arrays as numpy arrays over the memory where they are."""
+    if one.sharding.is_equivalent_to(other.sharding, one.ndim):
+        for ours, theirs in zip(one.addressable_shards, other.addressable_shards, strict=True):
+            yield np.asarray(ours.data), np.asarray(theirs.data)
+        return
+    for ours in one.addressable_shards:
+        for theirs in other.addressable_shards:
+            if ours.replica_id == theirs.replica_id == 0:
+                parts = [
+                    _overlap(a.indices(size)[:2], b.indices(size)[:2])
+                    for a, b, size in zip(ours.index, theirs.index, one.shape, strict=True)
+                ]
+                a, b = (tuple(part[side] for part in parts) for side in (0, 1))
+                yield np.asarray(ours.data)[a], np.asarray(theirs.data)[b]
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> tuple[slice, slice]:
+    """What two ranges have in common, counted from the beginning of each."""
+    start, stop = max(one[0], other[0]), min(one[1], other[1])
+    stop = max(start, stop)
+    return slice(start - one[0], stop - one[0]), slice(start - other[0], stop - other[0])
 
 
 def _same_arrays(one: Any, other: Any) -> bool:
@@ -123,7 +187,7 @@ def _same_arrays(one: Any, other: Any) -> bool:
 
 def _tensorflow_array(variable: Any) -> Any:
     """A variable's value as an array over TensorFlow's own memory, where that can be had."""
-    tensor = _tensorflow_value(variable.value)
+    tensor = _tensorflow_value(variable)
     try:
         return np.frombuffer(memoryview(tensor), np.uint8)
     except (TypeError, ValueError, BufferError):  # types without a buffer format, such as bfloat16
@@ -144,12 +208,24 @@ def placeholder(variable: Any) -> Any:
 
 @contextlib.contextmanager
 def build_scope(model: Any) -> Iterator[None]:
-    """The scope in which the original's variables were created, for TensorFlow's strategies."""
+    """The scope in which copies are made, so that they come to lie where the originals do.
+
+    TensorFlow's variables are created for the strategy of their scope. On JAX Keras lays out new
+    variables by their names, which are not yet the final ones; there no distribution is active
+    and each variable gets the layout of its original instead.
+    """
     strategy = getattr(model, "distribute_strategy", None)
-    if strategy is None:
-        yield
-        return
-    with strategy.scope():
+    distribution = keras.distribution.distribution()
+    if strategy is not None:
+        with strategy.scope():
+            yield
+    elif distribution is not None:
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(distribution)
+    else:
         yield
 
 

@@ -34,6 +34,10 @@ def carry(model: Any, copy: Any, copies: Mapping[int, Any]) -> None:
         keras.Model.compile(copy, **arguments)
         if type(model).compile is not keras.Model.compile:  # it may set attributes of its own
             state.adopt(model, copy)
+    for ours, theirs in zip(model.metrics, copy.metrics, strict=False):  # some are not built yet
+        if len(ours.variables) == len(theirs.variables):
+            for source, target in zip(ours.variables, theirs.variables, strict=True):
+                backends.place(source, target)
     if model.optimizer is not None and model.optimizer.built:
         _carry_optimizer(model.optimizer, copy.optimizer, copies)
 
@@ -71,7 +75,8 @@ def _rebuilt_optimizer(optimizer: Any) -> Any:
 def _carry_optimizer(ours: Any, theirs: Any, copies: Mapping[int, Any]) -> None:
     order = [copies.get(id(v)) for v in _keras.optimized_variables(ours)]
     # Keras builds the optimizer of a model from an .h5 file for no variables at all
-    theirs.build([variable for variable in order if variable is not None])
+    with backends.unvalued() as waiting:
+        theirs.build([variable for variable in order if variable is not None])
     if len(ours.variables) != len(theirs.variables):
         raise ModelError(
             f"The optimizer {type(ours).__name__} has {len(ours.variables)} variables but "
@@ -80,3 +85,6 @@ def _carry_optimizer(ours: Any, theirs: Any, copies: Mapping[int, Any]) -> None:
         )
     for source, target in zip(ours.variables, theirs.variables, strict=True):
         backends.copy_variable(source, target)
+    for variable in waiting:
+        if not backends.has_value(variable):  # one that the optimizer does not list
+            _keras.draw(variable)

@@ -32,7 +32,8 @@ def differences(
         copy: The other model.
         names: Maps the original's layer paths to the other's, where they differ.
         compared: Takes up how much was compared.
-        seeds: Whether to compare the state of seed generators.
+        seeds: Whether to compare what Keras doesn't save: the state of seed generators, and on
+            which devices a value lies.
 
     Returns:
         A line for each difference.
@@ -54,6 +55,8 @@ def differences(
             seeds or walk.plain_name(source.name) != "seed_generator_state"
         ):
             problems.append(f"{title} has other values in the rewritten model")
+        elif seeds and not backends.same_place(source, target):
+            problems.append(f"{title} lies on other devices in the rewritten model")
         if id(target) in targets and source is not target:
             problems.append(f"{title} shares its values with {targets[id(target)]}")
         targets[id(target)] = title
