@@ -1,31 +1,80 @@
-"""One rewrite, with its proof: time and peak memory beside clone_model, over six architectures.
+"""What does it cost once? Time and peak memory of one rewrite, beside every other way that works.
 
-The ways take turns in one process, since machines are noisy; medians and ratios of medians are
-shown. Memory is measured in a process for each way: the growth of the peak, over the weights.
+The ways take turns in one process for each architecture. Memory is measured in a process for each
+way: how far its peak rises above what it had before, as a multiple of the weights.
 """
 
-import gc
-import json
 import math
-import os
 import pathlib
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-ARCHITECTURES = (
-    "MobileNet",
-    "ResNet50",
-    "EfficientNetB0",
-    "DenseNet121",
-    "VGG16",
-    "ConvNeXtBase",
-)
-ROUNDS = 3
-RESULTS = pathlib.Path(__file__).parent / "results" / "rewriting.json"
+from benchmarks import charts, harness
+from benchmarks.progress import Meter
+from benchmarks.tables import Table, seconds
+from benchmarks.tables import ratio as of_rounds
+
+PICTURES = ("rewriting-time", "rewriting-memory")
+ARCHITECTURES = {
+    "MobileNet": 5,
+    "EfficientNetB0": 5,
+    "DenseNet121": 4,
+    "ResNet50": 5,
+    "InceptionResNetV2": 3,
+    "VGG16": 5,
+    "ConvNeXtLarge": 3,
+    "ConvNeXtXLarge": 3,
+}  # and how many rounds each
+CLONE = "clone_model"
+CLONE_AND_SET = "clone_model + set_weights"
+FROM_JSON = "model_from_json + set_weights"
+UNVERIFIED = "graphwd, verify=False"
+REWRITE = "graphwd"
+IN_PLACE = "graphwd, in place"
+MEMORY_WAYS = (CLONE_AND_SET, REWRITE)
+ELSEWHERE = ("ResNet50", "VGG16")
+BACKENDS = {"jax": "JAX", "torch": "PyTorch"}
+_CLEAR = pathlib.Path("/proc/self/clear_refs")
+
+
+def run(meter: Meter, quick: bool) -> dict[str, Any]:
+    """Measures every architecture.
+
+    Args:
+        meter: Shows the progress.
+        quick: Whether to measure two small ones, one round each.
+
+    Returns:
+        The seconds of each way, and the memory of some, for each architecture.
+    """
+    chosen = {"MobileNet": 1, "ResNet50": 1} if quick else ARCHITECTURES
+    backends = [backend for backend in BACKENDS if harness.installed(backend)]
+    elsewhere = [name for name in ELSEWHERE if name in chosen]
+    meter.start(len(chosen) * (1 + len(MEMORY_WAYS)) + len(backends) * len(elsewhere) + 1)
+    measured: dict[str, Any] = {}
+    for name, rounds in chosen.items():
+        meter.now(f"{name}, time")
+        measured[name] = harness.worker("rewriting:times", name, rounds)
+        meter.step(f"{name}, time")
+        measured[name]["memory"] = {}
+        for way in MEMORY_WAYS:
+            meter.now(f"{name}, memory of {way}")
+            measured[name]["memory"][way] = harness.worker("rewriting:memory", name, way)
+            meter.step(f"{name}, memory of {way}")
+    others: dict[str, Any] = {}
+    for backend in backends:
+        others[backend] = {}
+        for name in elsewhere:
+            meter.now(f"{name}, memory on {BACKENDS[backend]}")
+            others[backend][name] = harness.worker(
+                "rewriting:memory", name, REWRITE, environment={"KERAS_BACKEND": backend}
+            )
+            meter.step(f"{name}, memory on {BACKENDS[backend]}")
+    meter.now("ResNet50, in place")
+    in_place = harness.worker("rewriting:times_in_place", "ResNet50", 3 if quick else 11)
+    meter.step("in place")
+    return {"architectures": measured, "memory_elsewhere": others, "in_place": in_place}
 
 
 def ways() -> dict[str, Callable[[Any], Any]]:
@@ -34,19 +83,36 @@ def ways() -> dict[str, Callable[[Any], Any]]:
 
     import graphwd
 
-    policy = graphwd.Policy.coerce(keras.regularizers.L2(1e-4))
+    penalty = keras.regularizers.L2(1e-4)
+    policy = graphwd.Policy.coerce(penalty)
 
-    def clone_and_set_weights(model: Any) -> Any:
-        copy = keras.models.clone_model(model)
+    def rebuild(layer: Any) -> Any:
+        config = layer.get_config()
+        for name in ("kernel_regularizer", "depthwise_regularizer"):
+            if name in config:
+                config[name] = penalty
+        return type(layer).from_config(config)
+
+    def clone_and_set(model: Any) -> Any:
+        copy = keras.models.clone_model(model, clone_function=rebuild)
+        copy.set_weights(model.get_weights())
+        return copy
+
+    def from_json(model: Any) -> Any:
+        for layer in model.layers:
+            for name in ("kernel_regularizer", "depthwise_regularizer"):
+                if hasattr(layer, name):
+                    setattr(layer, name, penalty)
+        copy = keras.models.model_from_json(model.to_json())
         copy.set_weights(model.get_weights())
         return copy
 
     return {
-        "clone_model": keras.models.clone_model,
-        "clone_model + set_weights": clone_and_set_weights,
-        "rewrite, not verified": lambda model: graphwd.rewrite(model, policy, verify=False),
-        "rewrite": lambda model: graphwd.rewrite(model, policy),
-        "rewrite in place": lambda model: graphwd.rewrite(model, policy, in_place=True),
+        CLONE: keras.models.clone_model,
+        CLONE_AND_SET: clone_and_set,
+        UNVERIFIED: lambda model: graphwd.rewrite(model, policy, verify=False),
+        REWRITE: lambda model: graphwd.rewrite(model, policy),
+        FROM_JSON: from_json,
     }
 
 
@@ -57,34 +123,51 @@ def build(name: str) -> Any:
     return getattr(keras.applications, name)(weights=None)
 
 
-def seconds(name: str) -> dict[str, list[float]]:
-    """Times every way on one architecture, in turn."""
-    model, timed = build(name), ways()
-    samples: dict[str, list[float]] = {way: [] for way in timed}
-    for _ in range(ROUNDS + 1):
-        for way, function in timed.items():
-            if way == "rewrite in place":
-                continue
-            gc.collect()
-            start = time.perf_counter()
-            result = function(model)
-            samples[way].append(time.perf_counter() - start)
-            del result
-    for _ in range(ROUNDS + 1):  # last, because it changes the model
-        start = time.perf_counter()
-        timed["rewrite in place"](model)
-        samples["rewrite in place"].append(time.perf_counter() - start)
-    return {way: each[1:] for way, each in samples.items()}  # the first round warms up
+def times(name: str, rounds: int) -> dict[str, Any]:
+    """Times every way on one architecture, in turn; runs in a process of its own."""
+    model, plain = build(name), build(name)
+    parameters = model.count_params()
+    timed = {
+        # model_from_json edits its model, so that one has a model of its own
+        way: (lambda function=function, way=way: function(model if way != FROM_JSON else plain))
+        for way, function in ways().items()
+    }
+    samples = harness.in_turn(timed, rounds)
+    return {"parameters": parameters, "layers": len(model.layers), "seconds": samples}
 
 
-def peak(name: str, way: str) -> float:
-    """The growth of this process's peak memory over one way, as a multiple of the weights."""
+def times_in_place(name: str, rounds: int) -> list[float]:
+    """Times editing in place; each round asks for another penalty, so that there is work to do."""
+    import keras
+
+    import graphwd
+
+    model, strengths = build(name), iter(range(1, rounds + 2))
+
+    def edit() -> None:
+        policy = keras.regularizers.L2(next(strengths) * 1e-4)
+        graphwd.rewrite(model, policy, in_place=True)
+
+    return harness.in_turn({IN_PLACE: edit}, rounds)[IN_PLACE]
+
+
+def memory(name: str, way: str) -> float | None:
+    """The growth of this process's peak memory over one way, as a multiple of the weights.
+
+    Args:
+        name: The architecture.
+        way: One of the ways.
+
+    Returns:
+        The multiple; None where the system can't tell a peak apart (it takes Linux's /proc).
+    """
+    if not _CLEAR.exists():
+        return None
     model, function = build(name), ways()[way]
     weights = sum(math.prod(v.shape) * 4 for v in model.weights)
     function(build("MobileNet"))  # what is loaded on first use is not what a model costs
-    gc.collect()
     before = _status("VmRSS")
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    _CLEAR.write_text("5")  # resets the peak
     result = function(model)
     grown = _status("VmHWM") - before
     del result
@@ -98,39 +181,108 @@ def _status(key: str) -> int:
     raise OSError(f"This system's /proc tells no {key}.")
 
 
-def main() -> None:
-    """Measures everything, writes the samples as JSON and prints a table."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    measured: dict[str, Any] = {}
-    for name in ARCHITECTURES:
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        measured[name] = {"seconds": seconds(name), "memory": {}}
-        code = f"from benchmarks.rewriting import peak; print(peak({name!r}, 'rewrite'))"
-        result = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        measured[name]["memory"]["rewrite"] = float(result.stdout.split()[-1])
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(measured, indent=1) + "\n")
-    print(table(measured))
+def medians(result: dict[str, Any]) -> dict[str, float]:
+    """The median of each way on one architecture."""
+    return {way: statistics.median(samples) for way, samples in result["seconds"].items()}
 
 
-def table(measured: dict[str, Any]) -> str:
-    """The results as a Markdown table: medians in seconds, ratios to clone_model, memory."""
-    listed = list(next(iter(measured.values()))["seconds"])
-    rows = [
-        f"| model | {' | '.join(listed)} | rewrite / clone_model | memory added, in weights |",
-        f"| --- |{' --- |' * (len(listed) + 2)}",
-    ]
-    ratios = []
-    for name, result in measured.items():
-        medians = {way: statistics.median(each) for way, each in result["seconds"].items()}
-        ratios.append(medians["rewrite"] / medians["clone_model"])
-        cells = [f"{medians[way]:.3f} s" for way in listed]
+def ratio(result: dict[str, Any], way: str, base: str) -> float:
+    """The median of the rounds' ratios on one architecture."""
+    samples = result["seconds"]
+    return statistics.median(harness.ratios(samples[way], samples[base]))
+
+
+def mean_ratio(data: dict[str, Any], way: str, base: str) -> float:
+    """The geometric mean of the ratios over all architectures."""
+    each = data["architectures"].values()
+    return harness.geometric_mean(ratio(result, way, base) for result in each)
+
+
+def share_of_proof(data: dict[str, Any]) -> float:
+    """What part of a rewrite the proof is: the mean over the architectures, each a median."""
+    each = data["architectures"].values()
+    return statistics.fmean(1 - ratio(result, UNVERIFIED, REWRITE) for result in each)
+
+
+def tables(data: dict[str, Any]) -> dict[str, Table]:
+    """Seconds and ratios; and memory."""
+    listed = (CLONE, CLONE_AND_SET, FROM_JSON, UNVERIFIED, REWRITE)
+    rows, memory_rows = [], []
+    for name, result in data["architectures"].items():
+        middle = medians(result)
+        label = f"{name}, {result['parameters'] / 1e6:.0f} M"
+        samples = result["seconds"]
         rows.append(
-            f"| {name} | {' | '.join(cells)} | {ratios[-1]:.2f} | "
-            f"{result['memory']['rewrite']:.2f} |"
+            [
+                label,
+                *(seconds(middle[way]) for way in listed),
+                of_rounds(harness.ratios(samples[REWRITE], samples[CLONE])),
+            ]
         )
-    mean = math.exp(statistics.fmean(math.log(ratio) for ratio in ratios))
-    rows.append(f"| geometric mean |{' |' * len(listed)} {mean:.2f} | |")
-    return "\n".join(rows)
+        cells = [result["memory"][way] for way in (CLONE_AND_SET, REWRITE)]
+        cells += [of.get(name) for of in data["memory_elsewhere"].values()]
+        memory_rows.append([label, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+    means = [f"{mean_ratio(data, way, CLONE):.2f}" for way in listed]
+    rows.append(["to clone_model, geometric mean", *means, f"**{means[-1]}**"])
+    heads = [BACKENDS[backend] for backend in data["memory_elsewhere"]]
+    return {
+        "rewriting": Table(
+            "One rewrite, proof included",
+            ["model, parameters", *listed, "graphwd / clone_model"],
+            rows,
+        ),
+        "rewriting-memory": Table(
+            "Peak memory added, in multiples of the weights",
+            ["model, parameters", CLONE_AND_SET, "graphwd", *(f"graphwd, {h}" for h in heads)],
+            memory_rows,
+        ),
+    }
+
+
+def figures(data: dict[str, Any]) -> dict[str, str]:
+    """What the README says in prose."""
+    here = [result["memory"][REWRITE] for result in data["architectures"].values()]
+    elsewhere = [one for each in data["memory_elsewhere"].values() for one in each.values()]
+    return {
+        "rewriting-count": str(len(data["architectures"])),
+        "rewriting-mean": f"{mean_ratio(data, REWRITE, CLONE):.2f}",
+        "rewriting-mean-set": f"{mean_ratio(data, REWRITE, CLONE_AND_SET):.2f}",
+        "rewriting-proof": f"{share_of_proof(data):.0%}",
+        "rewriting-in-place": seconds(statistics.median(data["in_place"])),
+        "rewriting-memory": _most(here),
+        "rewriting-memory-elsewhere": _most(elsewhere),
+    }
+
+
+def _most(values: list[float | None]) -> str:
+    return f"{max((value for value in values if value is not None), default=0.0):.2f}"
+
+
+def draw(data: dict[str, Any]) -> dict[str, Any]:
+    """The ratios to clone_model, and the memory."""
+    architectures = data["architectures"]
+    labels = [f"{name} {r['parameters'] / 1e6:.0f} M" for name, r in architectures.items()]
+    listed = (CLONE_AND_SET, FROM_JSON, REWRITE)
+    time_bars = {}
+    for way in listed:
+        time_bars[way] = [
+            harness.ratios(r["seconds"][way], r["seconds"][CLONE]) for r in architectures.values()
+        ]
+    memory_bars = {
+        way: [[r["memory"][way] or 0.0] for r in architectures.values()] for way in MEMORY_WAYS
+    }
+    return {
+        "rewriting-time": charts.bars(
+            time_bars,
+            labels,
+            "Time of one rewrite, proof included",
+            "time / time of clone_model",
+            line=1.0,
+        ),
+        "rewriting-memory": charts.bars(
+            memory_bars,
+            labels,
+            "Peak memory added by one rewrite, TensorFlow",
+            "peak memory added / size of the weights",
+        ),
+    }
