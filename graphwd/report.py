@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import textwrap
 import threading
 from collections.abc import Sequence
 from types import TracebackType
@@ -15,7 +17,9 @@ from graphwd.tables import Table, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
+_SHARE = re.compile(r"<?[\d.]+% ")
 _PATIENCE = 1.0  # seconds without a word before the progress bar shows
 
 
@@ -65,17 +69,59 @@ def _print_table(console: Console, table: Table) -> None:
     drawn = RichTable(
         box=box.SIMPLE_HEAD, header_style="bold cyan", pad_edge=False, padding=(0, 1, 0, 0)
     )
-    for column in table.columns:
-        # Paths fold and numbers never do: a number on two lines reads as two numbers.
-        drawn.add_column(
-            column.header,
-            justify="right" if column.right else "left",
-            overflow="fold",
-            no_wrap=column.right,
-        )
-    for row in table.rows:
-        drawn.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    console.print(drawn)
+    # Long texts get lines of their own where the window is narrow: a path in a column of a few
+    # letters can't be read. A number on two lines reads as two numbers, so none is folded.
+    rest, long = table.fit(console.width)
+    above = [column for column in long if column is table.columns[0]]
+    below = [column for column in long if column is not table.columns[0]]
+    if not long:
+        for column in table.columns:
+            drawn.add_column(
+                column.header,
+                justify="right" if column.right else "left",
+                overflow="fold",
+                no_wrap=column.right,
+            )
+        for row in table.rows:
+            drawn.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+        console.print(drawn)
+        return
+    indent = 2 if above else 0
+    for column in above:
+        console.print(Text(column.header, style="bold cyan"))
+    console.print(_line(rest, [column.header for column in rest.columns], indent, "bold cyan"))
+    console.print(Text("\N{BOX DRAWINGS LIGHT HORIZONTAL}" * console.width))
+    for number, row in enumerate(rest.rows):
+        for column in above:
+            console.print(Text(column.cells[number]), overflow="fold")
+        console.print(_line(rest, row, indent, None), overflow="fold")
+        for column in below:
+            label = f"{column.header}: "
+            gap = indent + 2 + len(label)
+            for place, line in enumerate(_folded(column.cells[number], console.width - gap)):
+                text = Text(" " * (indent + 2)).append(label if not place else " " * len(label))
+                text.stylize("cyan")
+                console.print(text.append(line, style="default"), overflow="fold")
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """A text in lines: at words; of a list of paths, each on its own and cut where it must be."""
+    if not _SHARE.match(text):
+        return textwrap.wrap(text, max(width, 20))
+    items = re.split(r", (?=<?[\d.]+% )", text)
+    return [item[i : i + width] for item in items for i in range(0, len(item), width)]
+
+
+def _line(table: Table, cells: Sequence[str], indent: int, style: str | None) -> Text:
+    """Cells on one line, under each other from line to line."""
+    from rich.text import Text
+
+    line = Text(" " * indent)
+    for cell, column in zip(cells, table.columns, strict=True):
+        padded = cell.rjust(column.width) if column.right else cell.ljust(column.width)
+        line.append(padded + "  ", style=_style(cell) if style is None else style)
+    line.rstrip()
+    return line
 
 
 def _style(cell: str) -> str:

@@ -386,7 +386,7 @@ def _pattern(members: Sequence[tuple[str, ...]]) -> str:
 
 def _largest(one: Tally, whole: float | None) -> str:
     return ", ".join(
-        f"{path} {_share(value / whole) if whole else _value(value)}" for path, value in one.largest
+        f"{_share(value / whole) if whole else _value(value)} {path}" for path, value in one.largest
     )
 
 

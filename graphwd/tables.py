@@ -11,6 +11,9 @@ from typing import TypeAlias
 Cell: TypeAlias = str | int | float | None
 """What a column may be made of; nothing is an empty cell."""
 
+_GAP = 2
+_SHORT = 12  # a text that is no longer is not worth a line of its own
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -25,6 +28,11 @@ class Column:
     header: str
     cells: tuple[str, ...]
     right: bool = False
+
+    @property
+    def width(self) -> int:
+        """The length of its longest text."""
+        return max(map(len, (self.header, *self.cells)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,29 @@ class Table:
         """The cells, row by row."""
         return list(zip(*(column.cells for column in self.columns), strict=True))
 
+    def fit(self, width: int) -> tuple[Table, tuple[Column, ...]]:
+        """Takes out the widest texts until the rest is no wider than a terminal.
+
+        Args:
+            width: In characters.
+
+        Returns:
+            The table with the columns that fit, and the columns that were taken out, which need
+            lines of their own.
+        """
+        kept, out = list(self.columns), []
+        while kept and sum(column.width + _GAP for column in kept) > width:
+            texts = [column for column in kept if not column.right and column.width > _SHORT]
+            if not texts:
+                break
+            widest = max(texts, key=lambda column: column.width)
+            kept.remove(widest)
+            out.append(widest)
+        return Table(self.title, tuple(kept)), tuple(c for c in self.columns if c in out)
+
     def text(self) -> str:
-        """The table for a terminal or a file, as wide as its content."""
-        widths = [max(map(len, (column.header, *column.cells))) for column in self.columns]
+        """The table for a file, as wide as its content."""
+        widths = [column.width for column in self.columns]
         lines = [self.title]
         for cells in (tuple(column.header for column in self.columns), *self.rows):
             padded = [

@@ -1,16 +1,19 @@
 """Tables and summaries: repeated layers as one line, right sums, nothing that steers a terminal."""
 
+import dataclasses
 import io
 import json
 import os
 import pty
+import re
 import sys
 import time
 
 import pytest
 
-from graphwd import regularizers, report, summary, tables
+from graphwd import page, regularizers, report, summary, tables
 from graphwd.decisions import Decision
+from graphwd.outcome import Penalties
 from graphwd.plans import Plan, make_plan
 from graphwd.policy import Policy, Rule
 from graphwd.slots import Slot
@@ -90,6 +93,83 @@ def test_sums_by_role_and_rule():
     assert sums(plan, "penalties")["L2(0.0001)"]["parameters"] == 350
     shares = [one["share"] for one in plan.to_dict()["summary"]["roles"]]
     assert sum(share for share in shares if share is not None) == pytest.approx(1)
+
+
+def measured(*pairs, unknown=()):
+    """A measure that gives the slots of a plan the values of penalties now and as planned."""
+    known = {place: pair for place, pair in enumerate(pairs) if pair is not None}
+    return lambda decisions: Penalties(known, frozenset(unknown), ("Not told.",) * len(unknown))
+
+
+def test_values_of_penalties_by_role_and_rule():
+    slots = [
+        slot("a/kernel", held=L2),
+        slot("b/kernel", dormant=True),
+        slot("c/kernel"),
+        slot("d/kernel"),
+        slot("e/kernel"),
+        slot("a/bias", held=L2),
+    ]
+    policy = Policy([Rule(L2, roles="kernel"), Rule(None, roles="bias")])
+    pairs = [(1.0, 1.0), (0.0, 64.0), (0.0, 2.0), (0.0, 4.0), (0.0, 1.0), (0.5, 0.0)]
+    plan = make_plan(slots, policy, measure=measured(*pairs))
+    kernels = sums(plan, "roles")["kernel"]
+    assert (kernels["penalty"], kernels["planned_penalty"]) == (1, 8)
+    assert kernels["dormant_penalty"] == 64  # Keras skips it
+    assert [one["path"] for one in kernels["largest"]] == ["d/kernel", "c/kernel", "a/kernel"]
+    assert [one["penalty"] for one in kernels["largest"]] == [4, 2, 1]
+    assert sums(plan, "rules")["roles: kernel"]["planned_penalty"] == 8
+    biases = sums(plan, "rules")["roles: bias"]
+    assert (biases["penalty"], biases["planned_penalty"], biases["largest"]) == (0.5, 0, [])
+    whole = plan.to_dict()["summary"]["whole"]
+    assert (whole["penalty"], whole["planned_penalty"]) == (1.5, 8)
+    assert [one["penalty"] for one in plan.to_dict()["slots"]] == [one for one, _ in pairs]
+    assert [one["planned_penalty"] for one in plan.to_dict()["slots"]] == [two for _, two in pairs]
+    for shown in (str(plan), plan._repr_html_()):
+        assert "Penalty by rule" in shown
+        assert "Penalty by role" in shown
+        assert "50.0% d/kernel, 25.0% c/kernel, 12.5% a/kernel" in shown
+
+
+def test_values_of_what_is_penalised_now():
+    plan = state(slot("a/kernel", held=L2), slot("b/kernel", held=regularizers.l2(1.0)))
+    plan = dataclasses.replace(plan, measure=measured((3.0, 3.0), (1.0, 1.0)))
+    assert [one["penalty"] for one in plan.to_dict()["summary"]["penalties"]] == [3, 1]
+    text = str(plan)
+    assert "as planned" not in text
+    assert "75.0% a/kernel" in text
+    assert "  L2(0.0001)      3  75.0%" in text
+
+
+def test_a_value_that_is_not_known_makes_no_sum():
+    plan = make_plan(
+        [slot("a/kernel"), slot("b/kernel"), slot("a/bias")],
+        Policy([Rule(L2)]),
+        measure=measured((0.0, 1.0), None, (0.0, 2.0), unknown=[1]),
+    )
+    assert sums(plan, "roles")["kernel"]["planned_penalty"] is None
+    assert sums(plan, "roles")["bias"]["planned_penalty"] == 2
+    assert plan.to_dict()["slots"][1]["planned_penalty"] is None
+    assert "?" in str(plan)
+    assert str(plan).endswith("Note: Not told.")
+
+
+def test_a_plan_without_weights_has_no_values():
+    plan = make_plan([slot("a/kernel")], Policy([Rule(L2)]))
+    assert "Penalty by" not in str(plan)
+    assert sums(plan, "roles")["kernel"]["penalty"] is None
+
+
+def test_a_look_at_a_plan_measures_once():
+    calls = []
+    plan = make_plan([slot("a/kernel")], Policy([Rule(L2)]), measure=lambda d: calls.append(d))
+    assert not calls
+    plan = dataclasses.replace(
+        plan, measure=lambda d: calls.append(d) or Penalties({0: (0.0, 1.0)})
+    )
+    for number, look in enumerate((str, Plan.to_dict, Plan._repr_html_, page.render), start=1):
+        look(plan)
+        assert len(calls) == number
 
 
 def test_a_number_that_is_not_known_of_all_is_not_given():
@@ -207,11 +287,12 @@ def test_short_work_shows_no_progress(monkeypatch):
     os.close(leader)
 
 
-def test_tables_in_a_terminal_have_every_cell(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
+
+def test_tables_in_a_terminal_have_every_cell(monkeypatch):
     plan = make_plan([slot("some[bold]_1/kernel")], Policy([Rule(L2)]), notes=["Look."])
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
@@ -222,3 +303,39 @@ def test_tables_in_a_terminal_have_every_cell(monkeypatch):
     assert "L2(0.0001)" in terminal.getvalue()
     assert "Note: Look." in terminal.getvalue()
     assert "\x1b[3" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_narrow_terminal_gets_long_paths_on_lines_of_their_own(width, monkeypatch):
+    long = "the_encoder/transformer_block_*/self_attention_of_many_heads/kernel"
+    slots = [slot(long.replace("*", str(n)), "MultiHeadAttention") for n in (1, 2)]
+    slots += [slot("a/bias", shape=(123456789,), held=L2, dormant=True)]
+    plan = make_plan(
+        slots,
+        Policy([Rule(regularizers.l2(2e-4))]),
+        notes=["Look."],
+        measure=measured((0.0, 1.0), (0.0, 2.0), (0.125, 1234567.0)),
+    )
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    report.show_plan(plan)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for number in ("123,456,789", "1.235e+06", "L2(0.0002)", "dormant", "66.7% ", "33.3% "):
+        assert number in text
+    if width >= 80:
+        assert any(long in line for line in lines)
+    assert long in "".join(line.strip() for line in lines)  # nothing is lost where it is cut
+
+
+def test_a_table_gives_up_its_widest_texts_first():
+    table = tables.make_table("T", {"a": ["x" * 30], "n": [12345], "b": ["y" * 40], "c": ["z"]})
+    assert table.fit(100) == (table, ())
+    rest, out = table.fit(60)
+    assert [column.header for column in out] == ["b"]
+    assert [column.header for column in rest.columns] == ["a", "n", "c"]
+    rest, out = table.fit(5)
+    assert [column.header for column in out] == ["a", "b"]
