@@ -1,6 +1,7 @@
 """Every keras-hub backbone family and task: class kept, all weights penalised, saved and reloaded.
 
-`BACKBONES` and `TASKS` in hub_models.py say which can be built without a download.
+`BACKBONES`, `VARIANTS` and `TASKS` in hub_models.py are those that can be built without a download;
+a family that keras-hub adds is a failing test.
 """
 
 import gc
@@ -17,13 +18,25 @@ hub = pytest.importorskip("tests.hub_models", reason="keras-hub is not installed
 POLICY = graphwd.Rule({"class_name": "L2", "config": {"l2": 1e-3}})
 
 
+# Their get_config leaves an argument out, so no copy can be built; they are edited in place.
+LACKING = {"LlamaBackbone of tied embeddings": "token_embedding"}
+
 # Their graphs hold the first values of a weight as a constant, so that a model that its class
 # builds again is another one; keras-hub itself can't reload them. They are edited in place.
 CONSTANTS = {"Gemma3nCausalLM"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def modules_are_not_garbage():
+    """Most objects are those of imported modules, which the collector would look at every time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
-def fresh():
+def fresh(modules_are_not_garbage):
     yield
     keras.backend.clear_session()
     gc.collect()
@@ -62,12 +75,15 @@ def assert_reloads(name, rewritten, path, inputs=None):
     assert [oracle.bits(v) for v in loaded.weights] == [oracle.bits(v) for v in rewritten.weights]
 
 
-@pytest.mark.parametrize("name", sorted(hub.BACKBONES))
-def test_backbone(name, tmp_path):
-    model = hub.BACKBONES[name]()
-    rewritten = graphwd.rewrite(model, POLICY)
-    assert_rewritten(model, rewritten)
-    assert_reloads(name, rewritten, tmp_path / "model.keras")
+def assert_refused(model, message):
+    """What can't be rebuilt is refused in a clear error, and edited in place."""
+    with pytest.raises(graphwd.GraphwdError, match=message):
+        graphwd.rewrite(model, POLICY)
+    assert model.losses == []
+    assert_penalised(graphwd.rewrite(model, POLICY, in_place=True))
+
+
+def assert_same_outputs(name, model, rewritten):
     if name in hub.NOT_CALLABLE or name in hub.CALLS_CHANGE_WEIGHTS:
         return
     inputs = hub.inputs_for(model)
@@ -75,13 +91,32 @@ def test_backbone(name, tmp_path):
         np.testing.assert_array_equal(actual, expected)
 
 
+def assert_backbone(name, model, path):
+    rewritten = graphwd.rewrite(model, POLICY)
+    assert_rewritten(model, rewritten)
+    assert_reloads(name, rewritten, path)
+    assert_same_outputs(name, model, rewritten)
+
+
+@pytest.mark.parametrize("name", sorted(hub.BACKBONES))
+def test_backbone(name, tmp_path):
+    assert_backbone(name, hub.BACKBONES[name](), tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("name", sorted(hub.VARIANTS))
+def test_variant(name, tmp_path):
+    model = hub.VARIANTS[name]()
+    if name in LACKING:
+        assert_refused(model, LACKING[name])
+    else:
+        assert_backbone(name, model, tmp_path / "model.keras")
+
+
 @pytest.mark.parametrize("name", sorted(hub.TASKS))
 def test_task(name, tmp_path):
     model = hub.TASKS[name]()
     if name in CONSTANTS:
-        with pytest.raises(graphwd.EquivalenceError, match="other arguments"):
-            graphwd.rewrite(model, POLICY)
-        assert_penalised(graphwd.rewrite(model, POLICY, in_place=True))
+        assert_refused(model, "other arguments")
         return
     rewritten = graphwd.rewrite(model, POLICY)
     assert_rewritten(model, rewritten)
@@ -93,8 +128,9 @@ def test_task(name, tmp_path):
             assert copy is not tokenizer
             assert copy.get_vocabulary() == tokenizer.get_vocabulary()
     assert_reloads(name, rewritten, tmp_path / "model.keras")
-    if name in hub.NOT_CALLABLE or name in hub.CALLS_CHANGE_WEIGHTS:
-        return
-    inputs = hub.inputs_for(model)
-    for expected, actual in zip(outputs(model, inputs), outputs(rewritten, inputs), strict=True):
-        np.testing.assert_array_equal(actual, expected)
+    assert_same_outputs(name, model, rewritten)
+
+
+def test_every_public_family_is_here():
+    assert hub.public_classes("Backbone") <= {*hub.BACKBONES, *hub.NOT_BUILDABLE}
+    assert hub.public_classes("Task") <= {*hub.TASKS, *hub.NOT_BUILDABLE}
