@@ -30,9 +30,10 @@ def clone(survey: Survey, plan: Plan) -> Any:
     Raises:
         ModelError: when a layer or the model can't be rebuilt; the message says which and why.
     """
-    cloner = _Cloner(survey, plan)
     with backends.build_scope(survey.model):
-        copy = cloner.clone_model(survey.model)
+        with _keras.deferred(backends.placeholder) as waiting:
+            cloner = _Cloner(survey, plan, waiting)
+            copy = cloner.clone_model(survey.model)
         cloner.finish(copy)
         compiling.carry(survey.model, copy, cloner.copies)
     return copy
@@ -59,7 +60,7 @@ class _Cloner:
         copies: Maps the id of each original variable to its copy.
     """
 
-    def __init__(self, survey: Survey, plan: Plan) -> None:
+    def __init__(self, survey: Survey, plan: Plan, waiting: list[Any]) -> None:
         self.copies: dict[int, Any] = {}
         self._units: dict[int, Unit] = {id(unit.layer): unit for unit in survey.units}
         self._after = [decision.after for decision in plan.decisions]
@@ -71,13 +72,7 @@ class _Cloner:
         self._visit: dict[int, int] = {}
         self._pending: list[tuple[Any, Any]] = []
         self._layers: list[tuple[Any, Any]] = []
-        self._waiting: list[Any] = []
-
-    @contextlib.contextmanager
-    def _deferred(self) -> Iterator[None]:
-        with _keras.deferred(backends.placeholder) as waiting:
-            yield
-        self._waiting.extend(waiting)
+        self._waiting = waiting
 
     def clone_model(self, model: Any) -> Any:
         """Clones a model: a graph layer by layer, any other through its class."""
@@ -109,8 +104,7 @@ class _Cloner:
                     for pointer, index in unit.slots.items()
                     if self._changes[index]
                 }
-            with self._deferred():
-                copy = _rebuilt(layer, values)
+            copy = _rebuilt(layer, values)
             if not self._fill(layer, copy):
                 self._pending.append((layer, copy))
         self._clones[id(layer)] = copy
@@ -136,10 +130,9 @@ class _Cloner:
                 layers.append(self._input(member))
             else:
                 layers.append(self.rebuild(member))
-        with self._deferred():
-            copy = keras.Sequential(layers, name=model.name)
-            if model.built and not copy.built:
-                copy.build_from_config(model.get_build_config())
+        copy = keras.Sequential(layers, name=model.name)
+        if model.built and not copy.built:
+            copy.build_from_config(model.get_build_config())
         return copy
 
     def _input(self, layer: Any) -> Any:
@@ -183,8 +176,7 @@ class _Cloner:
         if node is not None and not any(target is copy for _, target in self._pending):
             outputs = _keras.replay(copy, node, args, kwargs)
         else:
-            with self._deferred():
-                outputs = copy(*args, **kwargs)
+            outputs = copy(*args, **kwargs)
             self._settle_pending(copy)
         if node is not None:
             new = _keras.nodes_of(copy)[-1]
