@@ -244,6 +244,8 @@ def settle(layer: Any) -> None:
         ):
             return  # not all of its sublayers are built yet
         raise ModelError(_misfit(layer, carried, weights))
+    if any(record["index"] >= len(weights) for record in carried.penalties):
+        raise ModelError(_misfit(layer, carried, weights))
     for record in carried.penalties:
         variable = weights[record["index"]].variable
         variable.regularizer = keras.regularizers.deserialize(dict(record["regularizer"]))

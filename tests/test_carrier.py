@@ -159,6 +159,68 @@ def test_transfer_learning_keeps_the_penalty(rewritten, tower, tmp_path):
         assert sum(float(x) for x in loaded.losses) == pytest.approx(expected(blocks), rel=1e-5)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Numbered(keras.layers.Layer):
+    """A composite layer of equal sublayers whose names Keras numbers, here and in each process."""
+
+    def build(self, input_shape):
+        self.inner = [keras.layers.Dense(3) for _ in range(3)]
+        for layer in self.inner:
+            layer.build(input_shape)
+
+    def call(self, inputs):
+        for layer in self.inner:
+            inputs = layer(inputs)
+        return inputs
+
+    def get_config(self):
+        return super().get_config()
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class NumberedTower(keras.Model):
+    """A class that builds its graph itself, with automatic names for equal layers."""
+
+    def __init__(self, **kwargs):
+        inputs = keras.Input((3,))
+        outputs = keras.layers.Dense(3)(Numbered()(keras.layers.Dense(3)(inputs)))
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+
+    def get_config(self):
+        return {"name": self.name, "trainable": self.trainable}
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("tower", [False, True])
+def test_numbered_names_differ_where_it_is_loaded(tower, in_place, tmp_path):
+    keras.utils.clear_session()
+    inputs = keras.Input((3,))
+    model = NumberedTower() if tower else keras.Model(inputs, Numbered()(inputs))
+    paths = [edit.path for edit in graphwd.plan(model, graphwd.Rule("l2", roles="kernel"))]
+    assert len(paths) == len(set(paths)) == (5 if tower else 3)
+    rules = [
+        graphwd.Rule(keras.regularizers.L2(number / 10), paths=path)
+        for number, path in enumerate(paths, start=1)
+    ]
+    rewritten = graphwd.rewrite(model, rules, in_place=in_place)
+
+    def held(model):
+        return {oracle.bits(v): v.regularizer and float(v.regularizer.l2) for v in model.weights}
+
+    expected = held(rewritten)
+    factors = [factor for factor in expected.values() if factor]
+    assert sorted(factors) == pytest.approx([(n + 1) / 10 for n in range(len(paths))])
+    rewritten.save(tmp_path / "model.keras")
+    for others in (0, 1, 8):
+        keras.utils.clear_session()
+        for _ in range(others):
+            keras.layers.Dense(1)
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert held(loaded) == expected
+        if others:
+            assert [v.path for v in loaded.weights] != [v.path for v in rewritten.weights]
+
+
 def test_clone_model_and_rewrite_again():
     original = plain_model()
     rewritten = graphwd.rewrite(original, graphwd.Rule(keras.regularizers.L2(1e-2)))

@@ -131,6 +131,25 @@ def test_task(name, tmp_path):
     assert_same_outputs(name, model, rewritten)
 
 
+def test_a_rewritten_backbone_in_a_task(tmp_path):
+    """A task is made of a backbone, so the penalties of its layers go with it and into its file."""
+    backbone = graphwd.rewrite(hub.BACKBONES["BertBackbone"](), POLICY)
+    task = hub.find_class("BertTextClassifier")(
+        backbone=backbone,
+        preprocessor=hub.build_preprocessor(hub.find_class("BertTextClassifierPreprocessor")),
+        num_classes=3,
+    )
+    assert len(task.losses) == len(backbone.losses) == len(floats(backbone.trainable_variables))
+    assert task.preprocessor is not None
+    task.save(tmp_path / "task.keras")
+    loaded = keras.saving.load_model(tmp_path / "task.keras")
+    assert type(loaded) is type(task)
+    assert [float(x) for x in loaded.losses] == [float(x) for x in task.losses]
+    assert_rewritten(hub.BACKBONES["BertBackbone"](), loaded.backbone)
+    whole = graphwd.rewrite(task, POLICY)
+    assert_penalised(whole)
+
+
 def test_every_public_family_is_here():
     assert hub.public_classes("Backbone") <= {*hub.BACKBONES, *hub.NOT_BUILDABLE}
     assert hub.public_classes("Task") <= {*hub.TASKS, *hub.NOT_BUILDABLE}

@@ -13,6 +13,11 @@ from tests import oracle
 
 RULE = graphwd.Rule({"class_name": "L2", "config": {"l2": 1e-2}}, roles="!activity")
 OFFSET = 3.0
+tensorflow = keras.backend.backend() == "tensorflow"
+strings = pytest.mark.skipif(not tensorflow, reason="only TensorFlow has tensors of strings")
+sparse = pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Keras has no sparse tensors on PyTorch"
+)
 
 
 class Unregistered(keras.layers.Layer):
@@ -55,6 +60,51 @@ class BuiltInCall(keras.layers.Layer):
 
     def call(self, inputs):
         return self.dense(inputs)
+
+    def get_config(self):
+        return super().get_config()
+
+
+class NeedsFromConfig(keras.layers.Layer):
+    """A layer around a layer whose constructor can't take what its config says."""
+
+    def __init__(self, inner, sizes, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(inner, keras.Layer) or not isinstance(sizes, frozenset):
+            raise TypeError("a layer and a frozenset, please")
+        self.inner, self.sizes = inner, sizes
+
+    def build(self, input_shape):
+        if not self.inner.built:  # Keras may have built it when it was deserialized
+            self.inner.build(input_shape)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+    def get_config(self):
+        inner = keras.saving.serialize_keras_object(self.inner)
+        return {**super().get_config(), "inner": inner, "sizes": sorted(self.sizes)}
+
+    @classmethod
+    def from_config(cls, config):
+        inner = keras.saving.deserialize_keras_object(config.pop("inner"))
+        return cls(inner, frozenset(config.pop("sizes")), **config)
+
+
+class Noisy(keras.layers.Layer):
+    """A layer with a seed generator of its own, whose state is not in any config."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(7)
+        self.dense = keras.layers.Dense(3, name="dense")
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, inputs, training=False):
+        x = self.dense(inputs)
+        return x + keras.random.normal((3,), seed=self.generator) if training else x
 
     def get_config(self):
         return super().get_config()
@@ -147,6 +197,9 @@ def assert_rewrites(model, shape=(2, 3)):
         lambda: Holder(keras.layers.Dense(3)),
         lambda: Holder(Holder(Unregistered())),
         lambda: BuiltInCall(),
+        lambda: NeedsFromConfig(keras.layers.Dense(3), frozenset({3, 5})),
+        lambda: NeedsFromConfig(NeedsFromConfig(Unregistered(), frozenset()), frozenset({1})),
+        lambda: Noisy(),
         lambda: Partial(),
         lambda: keras.layers.Lambda(lambda x: x + OFFSET),
         lambda: keras.layers.Lambda(add_offset),
@@ -159,6 +212,9 @@ def assert_rewrites(model, shape=(2, 3)):
         "holds a live layer",
         "holds a holder",
         "built in call",
+        "needs from_config",
+        "from_config twice",
+        "seed generator of its own",
         "reaches one of two",
         "lambda",
         "function",
@@ -183,16 +239,48 @@ def test_adapted_layers_and_tables():
     normal.adapt(np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 9.0]]))
     assert_rewrites(through(normal))
 
+
+@strings
+def test_vocabularies_and_tables():
     words = keras.layers.TextVectorization(output_mode="multi_hot")
     words.adapt(["a big cat", "a cat sat"])
-    inputs = keras.Input((1,), dtype="string")
-    model = keras.Model(inputs, keras.layers.Dense(2)(words(inputs)))
+    names = keras.layers.StringLookup(output_mode="multi_hot")
+    names.adapt(["anna", "bert"])
+    numbers = keras.layers.IntegerLookup(output_mode="multi_hot", vocabulary=[12, 36, 1138])
+    text = keras.Input((1,), dtype="string", name="text")
+    name = keras.Input((1,), dtype="string", name="name")
+    number = keras.Input((1,), dtype="int64", name="number")
+    flat = [keras.layers.Flatten()(x) for x in (words(text), names(name), numbers(number))]
+    joined = keras.layers.Concatenate()(flat)
+    model = keras.Model([text, name, number], keras.layers.Dense(2)(joined))
     rewritten = graphwd.rewrite(model, RULE)
-    assert rewritten.layers[1].get_vocabulary() == words.get_vocabulary()
-    x = keras.ops.convert_to_tensor([["a cat"], ["big"]])
-    np.testing.assert_array_equal(oracle.outputs(model, x)[0], oracle.outputs(rewritten, x)[0])
+    for layer in (words, names, numbers):
+        copy = rewritten.get_layer(layer.name)
+        assert copy is not layer
+        assert copy.get_vocabulary() == layer.get_vocabulary()
+    inputs = [
+        keras.ops.convert_to_tensor([["a cat"], ["big"]]),
+        keras.ops.convert_to_tensor([["bert"], ["carl"]]),
+        keras.ops.convert_to_tensor([[36], [7]]),
+    ]
+    expected, actual = (oracle.outputs(m, inputs)[0] for m in (model, rewritten))
+    np.testing.assert_array_equal(expected, actual)
 
 
+def test_seeds_go_on_where_they_were():
+    model = through(Noisy(name="noisy"))
+    x = np.ones((2, 3), "float32")
+    model(x, training=True)
+    rewritten = graphwd.rewrite(model, RULE)
+    ours, theirs = (m.get_layer("noisy").generator for m in (model, rewritten))
+    assert ours.state is not theirs.state
+    assert oracle.bits(ours.state) == oracle.bits(theirs.state)
+    for _ in range(2):
+        noise = [keras.ops.convert_to_numpy(m(x, training=True)) for m in (model, rewritten)]
+        np.testing.assert_array_equal(*noise)
+
+
+@sparse
 def test_inputs_keep_what_they_are():
     dense = keras.Input((3,), name="dense")
     maybe = keras.Input((3,), name="maybe", optional=True)
@@ -331,3 +419,41 @@ def test_classes_of_a_notebook(tmp_path):
     assert result.returncode == 0, result.stderr
     expected = ["Scaled 3", "Scaled 3", "Registered 3", "Registered 3"]
     assert result.stdout.strip().splitlines()[-4:] == expected
+
+
+def test_tied_embeddings():
+    tied = getattr(keras.layers, "ReversibleEmbedding", None)
+    if tied is None:
+        pytest.skip("this Keras has no ReversibleEmbedding")
+    for tie in (True, False):
+        embedding = tied(7, 3, tie_weights=tie, name="embedding")
+        inputs = keras.Input((4,), dtype="int32")
+        hidden = keras.layers.Dense(3, name="hidden")(embedding(inputs))
+        model = keras.Model(inputs, embedding(hidden, reverse=True))
+        rewritten = graphwd.rewrite(model, RULE)
+        copy = rewritten.get_layer("embedding")
+        assert len(copy.weights) == (1 if tie else 2)
+        assert len(rewritten.losses) == len(rewritten.trainable_variables) == 3 + (not tie)
+        x = np.array([[1, 2, 3, 4], [6, 5, 0, 1]])
+        np.testing.assert_array_equal(*(oracle.outputs(m, x)[0] for m in (model, rewritten)))
+        before = oracle.bits(embedding.embeddings)
+        copy.embeddings.assign(copy.embeddings + 1.0)  # one weight behind both of its uses
+        assert oracle.bits(embedding.embeddings) == before
+        graphwd.rewrite(model, RULE, in_place=True)
+        assert len(model.losses) == len(rewritten.losses)
+
+
+def test_what_training_overwrites_is_not_penalised():
+    """Float8 scales get their values as gradients, to which a penalty would be added."""
+    model = through(keras.layers.Dense(4, name="eight"))
+    model.get_layer("eight").quantize("float8")
+    overwritten = [v for v in model.variables if getattr(v, "overwrite_with_gradient", False)]
+    assert overwritten
+    for in_place in (False, True):
+        rewritten = graphwd.rewrite(model, RULE, in_place=in_place)
+        assert [
+            v.regularizer
+            for v in rewritten.variables
+            if getattr(v, "overwrite_with_gradient", False)
+        ] == [None] * len(overwritten)
+        assert len(rewritten.losses) == 4  # both kernels and both biases
