@@ -7,26 +7,23 @@ that flow into columns. Equal blocks in a row become one, drawn once, with a cou
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graphwd import graph, regularizers, wiring
 from graphwd.decisions import Decision
+from graphwd.layout import HEIGHT, LEAD, WIDTH, lay_out, rows_of
 
 if TYPE_CHECKING:
     import networkx as nx
 
-WIDTH, HEIGHT = 200, 42
-_GAP, _ROW, _LEAD, _DUMMY = 16, 30, 18, 10
 _FOLD_ABOVE = 36  # chunks: below, every one is worth its own box
 _MERGE_ABOVE = 90  # chunks of one block
 _COLUMN = 400  # pixels: lower columns are harder to read on from
 _PERIOD = 60  # of repeats, in pictures
-_DUMMIES = 20_000
-_PANELS = 40
+_PANELS = 120  # before equal ones are folded
 _PIPS = 10
 _TAIL_ROLES = ("gamma", "beta", "alpha", "activity")
 _NUMBER = re.compile(r"(\d+)")
@@ -96,17 +93,26 @@ class Repeat:
 
 @dataclass
 class Panel:
-    """One model of the graph: the outer one, or one that is nested in it.
+    """One model of the graph: the outer one, or those nested in it that look the same.
 
     Attributes:
-        path: Its path; empty for the outer one.
+        path: Its path; empty for the outer one. With `*` for what differs where it stands for
+            several.
         layers: The number of its layers.
         repeats: Its drawing.
+        times: How many nested models it stands for.
     """
 
     path: str
     layers: int
     repeats: list[Repeat]
+    times: int = 1
+
+    @property
+    def boxes(self) -> list[Box]:
+        """All its boxes."""
+        pictures = [picture for repeat in self.repeats for picture in repeat.pictures]
+        return [box for picture in pictures for box in picture.boxes]
 
     @property
     def width(self) -> float:
@@ -196,7 +202,58 @@ def draw(serialized: Mapping[str, Any], decisions: Sequence[Decision], mark: Mar
                 pending.append((own, inner))
         repeats = _draw_level(level, layers, mark, numbers)
         panels.append(Panel(path, len({layer.path for layer in layers.values()}), repeats))
-    return panels
+    return _folded(panels)
+
+
+def _folded(panels: Sequence[Panel]) -> list[Panel]:
+    """Makes one panel of all that look the same, as the blocks of a transformer do."""
+    kinds: dict[Hashable, int] = {}
+    kind_of: dict[int, int] = {}
+    alike: dict[int, list[int]] = {}
+    for number in reversed(range(len(panels))):  # what is nested in a panel comes behind it
+        kind = kinds.setdefault(_appearance(panels[number], kind_of), len(kinds))
+        kind_of[number] = kind
+        alike.setdefault(kind, []).insert(0, number)
+    kept = sorted(members[0] for members in alike.values())
+    place = {kind: kept.index(members[0]) for kind, members in alike.items()}
+    folded = []
+    for number in kept:
+        members = [panels[other] for other in alike[kind_of[number]]]
+        for boxes in zip(*(panel.boxes for panel in members), strict=True):
+            box = boxes[0]
+            box.name = common_name([other.name for other in boxes])
+            if box.panel is not None:
+                box.panel = place[kind_of[box.panel]]
+            if len(boxes) > 1:
+                box.lines.append(f"and in {len(boxes) - 1} other models like this one")
+        path = common_name([panel.path for panel in members])
+        folded.append(Panel(path, members[0].layers, members[0].repeats, len(members)))
+    return folded
+
+
+def _appearance(panel: Panel, kind_of: Mapping[int, int]) -> Hashable:
+    """Equal for panels that look the same but for names."""
+    return (
+        panel.path == "",
+        panel.layers,
+        tuple(
+            (
+                repeat.times,
+                tuple(
+                    (
+                        tuple(picture.lines),
+                        tuple(
+                            (b.x, b.y, b.kind, b.times, b.marks, tuple(b.pips))
+                            + (() if b.panel is None else (kind_of[b.panel],))
+                            for b in picture.boxes
+                        ),
+                    )
+                    for picture in repeat.pictures
+                ),
+            )
+            for repeat in panel.repeats
+        ),
+    )
 
 
 def _plain_panel(within: Mapping[str, list[tuple[int, Decision]]], mark: Mark) -> Panel:
@@ -366,7 +423,7 @@ def _picture(
     if len(numbers) == 1 and above is None and below is None:
         box = _box([chunks[item[0][0]] for item in alike], mark, panels)
         box.times = 1  # the count stands beside the whole repeat
-        height = HEIGHT + (_LEAD if edges[numbers[0]] and not last else 0)
+        height = HEIGHT + (LEAD if edges[numbers[0]] and not last else 0)
         lines = [] if height == HEIGHT else [f"M{WIDTH / 2:g} {HEIGHT}V{height}"]
         return Picture(WIDTH, height, [box], lines)
     members = {
@@ -380,15 +437,21 @@ def _picture(
     }
     standing = dict.fromkeys(numbers, 1)
     if len(numbers) > _MERGE_ABOVE:
-        links, members, standing = _merged(links, members, mark)
-    return _layered(links, members, standing, above, below, mark, panels)
+        links, members, standing = _joined(links, members, mark)
+    layout = lay_out(links, members, above, below)
+    boxes = []
+    for number, (x, y) in layout.places.items():
+        box = _box(members[number], mark, panels)
+        box.x, box.y, box.times = x, y, standing[number]
+        boxes.append(box)
+    return Picture(layout.width, layout.height, boxes, layout.lines)
 
 
-def _merged(
+def _joined(
     links: set[tuple[int, int]], members: Mapping[int, list[_Chunk]], mark: Mark
 ) -> tuple[set[tuple[int, int]], dict[int, list[_Chunk]], dict[int, int]]:
     """Makes one of all chunks of a row that look the same."""
-    rows = _rows(links, members)
+    rows = rows_of(links, members)
     first: dict[Hashable, int] = {}
     target: dict[int, int] = {}
     for number, chunks in members.items():
@@ -400,135 +463,6 @@ def _merged(
         merged.setdefault(target[number], []).extend(chunks)
         standing[target[number]] = standing.get(target[number], 0) + 1
     return {(target.get(a, a), target.get(b, b)) for a, b in links}, merged, standing
-
-
-def _rows(links: Iterable[tuple[int, int]], members: Iterable[int]) -> dict[int, int]:
-    """The row of each chunk: the length of the longest way to it within the block."""
-    import networkx as nx
-
-    inner: nx.DiGraph[int] = nx.DiGraph()
-    inner.add_nodes_from(members)
-    inner.add_edges_from((a, b) for a, b in links if a in inner and b in inner)
-    return {
-        number: row
-        for row, generation in enumerate(nx.topological_generations(inner))
-        for number in generation
-    }
-
-
-def _layered(
-    links: set[tuple[int, int]],
-    members: Mapping[int, list[_Chunk]],
-    standing: Mapping[int, int],
-    above: int | None,
-    below: int | None,
-    mark: Mark,
-    panels: Mapping[str, int],
-) -> Picture:
-    """Lays a block out in rows: lines that pass rows get places there, and few lines cross."""
-    row_of: dict[Hashable, int] = dict(_rows(links, members).items())
-    height = max(row_of.values()) + 1
-    rows: list[list[Hashable]] = [[] for _ in range(height)]
-    for number, row in row_of.items():
-        rows[row].append(number)
-    if above is not None:
-        row_of[above] = -1
-    if below is not None:
-        row_of[below] = height
-    length = sum(row_of[b] - row_of[a] for a, b in links)
-    chains: list[list[Hashable]] = []
-    for a, b in sorted(links):
-        chain: list[Hashable] = [a]
-        if length <= _DUMMIES:
-            for row in range(row_of[a] + 1, row_of[b]):
-                dummy = (a, b, row)
-                row_of[dummy] = row
-                rows[row].append(dummy)
-                chain.append(dummy)
-        chains.append([*chain, b])
-    _order(rows, chains, row_of)
-    return _place(rows, chains, members, standing, (above, below), mark, panels)
-
-
-def _order(
-    rows: list[list[Hashable]], chains: Sequence[Sequence[Hashable]], row_of: Mapping[Hashable, int]
-) -> None:
-    """Orders each row by the mean place of its neighbours, downwards and upwards in turn."""
-    up: dict[Hashable, list[Hashable]] = {}
-    down: dict[Hashable, list[Hashable]] = {}
-    for chain in chains:
-        for a, b in itertools.pairwise(chain):
-            up.setdefault(b, []).append(a)
-            down.setdefault(a, []).append(b)
-    for turn in range(6):
-        neighbours, sequence = (up, rows) if turn % 2 == 0 else (down, rows[::-1])
-        place = {node: (number + 0.5) / len(row) for row in rows for number, node in enumerate(row)}
-
-        def mean(
-            node: Hashable,
-            neighbours: dict[Hashable, list[Hashable]] = neighbours,
-            place: dict[Hashable, float] = place,
-        ) -> float:
-            near = [place.get(other, 0.5) for other in neighbours.get(node, ())]
-            return sum(near) / len(near) if near else place[node]
-
-        for row in sequence:
-            row.sort(key=mean)
-            for number, node in enumerate(row):
-                place[node] = (number + 0.5) / len(row)
-
-
-def _place(
-    rows: Sequence[Sequence[Hashable]],
-    chains: Sequence[Sequence[Hashable]],
-    members: Mapping[int, list[_Chunk]],
-    standing: Mapping[int, int],
-    ports: tuple[int | None, int | None],
-    mark: Mark,
-    panels: Mapping[str, int],
-) -> Picture:
-    """Gives every box its place, and every line its way."""
-    above, below = ports
-
-    def width(node: Hashable) -> int:
-        return WIDTH if node in members else _DUMMY
-
-    widths = [sum(map(width, row)) + _GAP * (len(row) - 1) for row in rows]
-    total = max(*widths, WIDTH)
-    top = 0 if above is None else _LEAD
-    boxes = []
-    middle: dict[Hashable, tuple[float, float, float]] = {}
-    for number, row in enumerate(rows):
-        x = (total - widths[number]) / 2
-        y = top + number * (HEIGHT + _ROW)
-        for node in row:
-            middle[node] = (x + width(node) / 2, y, y + HEIGHT)
-            if isinstance(node, int):
-                box = _box(members[node], mark, panels)
-                box.x, box.y, box.times = x, y, standing[node]
-                boxes.append(box)
-            x += width(node) + _GAP
-    bottom = top + len(rows) * (HEIGHT + _ROW) - _ROW
-    height = bottom if below is None else bottom + _LEAD
-    if above is not None:
-        middle[above] = (total / 2, 0, 0)
-    if below is not None:
-        middle[below] = (total / 2, height, height)
-    lines = [_line([middle[node] for node in chain]) for chain in chains]
-    return Picture(total, height, boxes, lines)
-
-
-def _line(points: Sequence[tuple[float, float, float]]) -> str:
-    """A smooth line through the middles of rows."""
-    x, _, y = points[0]
-    text = f"M{x:g} {y:g}"
-    for place, (next_x, upper, lower) in enumerate(points[1:], 2):
-        middle = (y + upper) / 2
-        text += f"C{x:g} {middle:g} {next_x:g} {middle:g} {next_x:g} {upper:g}"
-        if place < len(points):
-            text += f"V{lower:g}"
-        x, y = next_x, lower
-    return text
 
 
 def _box(chunks: Sequence[_Chunk], mark: Mark, panels: Mapping[str, int]) -> Box:

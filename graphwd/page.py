@@ -256,7 +256,7 @@ def _charts(plan: Outcome, marks: Marks, penalties: Penalties) -> list[Chart]:
             path: [(marks(d), penalties.values.get(place, (0.0, 0.0))[1]) for place, d in members]
             for path, members in layers.items()
         }
-        charts.append(_chart(title, values, lambda value: f"{value:.4g}"))
+        charts.append(_chart(title, values, lambda value: f"{value:.4g}", all_count=False))
     counts = {
         path: [(marks(d), float(d.slot.parameters or 0)) for _, d in members]
         for path, members in layers.items()
@@ -279,11 +279,28 @@ def _strongest(decisions: Sequence[Decision], marks: Marks) -> str:
     return marks(ranked[0]) if ranked else "weightless"
 
 
-def _chart(title: str, values: Mapping[str, Sequence[tuple[str, float]]], text: Any) -> Chart:
+def _chart(
+    title: str,
+    values: Mapping[str, Sequence[tuple[str, float]]],
+    text: Any,
+    *,
+    all_count: bool = True,
+) -> Chart:
+    """A chart of sums by layer; what is dormant may have a bar but no share of the whole."""
     sums = {path: sum(value for _, value in pieces) for path, pieces in values.items()}
     order = sorted((path for path in sums if sums[path] > 0), key=lambda path: -sums[path])
     longest = sums[order[0]] if order else 1.0
-    total = sum(sums.values())
+    awake = {
+        path: sum(v for mark, v in values[path] if all_count or "dormant" not in mark.split())
+        for path in order
+    }
+    total = sum(awake.values())
+
+    def said(paths: Sequence[str]) -> str:
+        value = text(sum(sums[path] for path in paths))
+        share = sum(awake[path] for path in paths)
+        return f"{value} ({_percent(share / total)})" if share else f"{value}, dormant"
+
     bars = []
     for path in order[:_BARS]:
         start = 0.0
@@ -292,13 +309,9 @@ def _chart(title: str, values: Mapping[str, Sequence[tuple[str, float]]], text: 
             if value > 0:
                 pieces.append((mark, start, 100 * value / longest))
                 start += 100 * value / longest
-        share = _percent(sums[path] / total)
-        bars.append(Bar(path or "the model itself", f"{text(sums[path])} ({share})", pieces))
+        bars.append(Bar(path or "the model itself", said([path]), pieces))
     others = order[_BARS:]
-    rest = ""
-    if others:
-        together = sum(sums[path] for path in others)
-        rest = f"{len(others):,} more layers: {text(together)} ({_percent(together / total)})"
+    rest = f"{len(others):,} more layers: {said(others)}" if others else ""
     return Chart(title, bars, rest)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import textwrap
 import threading
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-_SHARE = re.compile(r"<?[\d.]+% ")
 _PATIENCE = 1.0  # seconds without a word before the progress bar shows
 
 
@@ -98,18 +96,16 @@ def _print_table(console: Console, table: Table) -> None:
         for column in below:
             label = f"{column.header}: "
             gap = indent + 2 + len(label)
-            for place, line in enumerate(_folded(column.cells[number], console.width - gap)):
+            width = max(console.width - gap, 20)
+            if column.items:  # paths have no words to fold at
+                items = column.items[number]
+                lines = [item[i : i + width] for item in items for i in range(0, len(item), width)]
+            else:
+                lines = textwrap.wrap(column.cells[number], width)
+            for place, line in enumerate(lines):
                 text = Text(" " * (indent + 2)).append(label if not place else " " * len(label))
                 text.stylize("cyan")
                 console.print(text.append(line, style="default"), overflow="fold")
-
-
-def _folded(text: str, width: int) -> list[str]:
-    """A text in lines: at words; of a list of paths, each on its own and cut where it must be."""
-    if not _SHARE.match(text):
-        return textwrap.wrap(text, max(width, 20))
-    items = re.split(r", (?=<?[\d.]+% )", text)
-    return [item[i : i + width] for item in items for i in range(0, len(item), width)]
 
 
 def _line(table: Table, cells: Sequence[str], indent: int, style: str | None) -> Text:

@@ -384,8 +384,8 @@ def _pattern(members: Sequence[tuple[str, ...]]) -> str:
     return "".join(texts)
 
 
-def _largest(one: Tally, whole: float | None) -> str:
-    return ", ".join(
+def _largest(one: Tally, whole: float | None) -> tuple[str, ...]:
+    return tuple(
         f"{_share(value / whole) if whole else _value(value)} {path}" for path, value in one.largest
     )
 

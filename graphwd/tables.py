@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-Cell: TypeAlias = str | int | float | None
-"""What a column may be made of; nothing is an empty cell."""
+Cell: TypeAlias = str | int | float | tuple[str, ...] | None
+"""What a column may be made of; nothing is an empty cell, several texts are a list."""
 
 _GAP = 2
 _SHORT = 12  # a text that is no longer is not worth a line of its own
@@ -23,11 +23,13 @@ class Column:
         header: What stands above it.
         cells: Its texts, from the top.
         right: Whether it is aligned to the right, as numbers are.
+        items: The parts of each text, where these are lists; each may have a line of its own.
     """
 
     header: str
     cells: tuple[str, ...]
     right: bool = False
+    items: tuple[tuple[str, ...], ...] = ()
 
     @property
     def width(self) -> int:
@@ -51,6 +53,12 @@ class Table:
     def rows(self) -> list[tuple[str, ...]]:
         """The cells, row by row."""
         return list(zip(*(column.cells for column in self.columns), strict=True))
+
+    @property
+    def lines(self) -> list[tuple[tuple[str, ...], ...]]:
+        """The lines of each cell, row by row: one, or one for each part of a list."""
+        columns = (c.items or tuple((cell,) for cell in c.cells) for c in self.columns)
+        return list(zip(*columns, strict=True))
 
     def fit(self, width: int) -> tuple[Table, tuple[Column, ...]]:
         """Takes out the widest texts until the rest is no wider than a terminal.
@@ -88,15 +96,15 @@ class Table:
         """The table for a notebook."""
         style = {True: ' style="text-align: right"', False: ' style="text-align: left"'}
 
-        def row(cells: Iterable[str], tag: str) -> str:
+        def row(cells: Iterable[Iterable[str]], tag: str) -> str:
             made = (
-                f"<{tag}{style[column.right]}>{html.escape(cell)}</{tag}>"
-                for cell, column in zip(cells, self.columns, strict=True)
+                f"<{tag}{style[column.right]}>{'<br>'.join(map(html.escape, lines))}</{tag}>"
+                for lines, column in zip(cells, self.columns, strict=True)
             )
             return f"<tr>{''.join(made)}</tr>"
 
-        head = row((column.header for column in self.columns), "th")
-        body = "".join(row(cells, "td") for cells in self.rows)
+        head = row(([column.header] for column in self.columns), "th")
+        body = "".join(row(cells, "td") for cells in self.lines)
         caption = f'<caption style="text-align: left">{html.escape(self.title)}</caption>'
         return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
 
@@ -123,7 +131,9 @@ def make_table(title: str, columns: Mapping[str, Iterable[Cell]]) -> Table:
         texts = tuple(_text(cell) for cell in cells)
         if any(texts):
             right = all(_is_number(cell) for cell in cells)
-            made.append(Column(header, texts, right))
+            lists = any(isinstance(cell, tuple) for cell in cells)
+            items = tuple(_items(cell) for cell in cells) if lists else ()
+            made.append(Column(header, texts, right, items))
     return Table(title, tuple(made))
 
 
@@ -132,13 +142,18 @@ def _text(cell: Cell) -> str:
         return f"{cell:.4g}"
     if isinstance(cell, int):
         return f"{cell:,}"
-    return "" if cell is None else printable(cell)
+    return ", ".join(_items(cell))
+
+
+def _items(cell: Cell) -> tuple[str, ...]:
+    parts = cell if isinstance(cell, tuple) else () if cell is None else (str(cell),)
+    return tuple(map(printable, parts))
 
 
 def _is_number(cell: Cell) -> bool:
     if isinstance(cell, str):
         return cell in ("", "?") or re.fullmatch(r"<?[\d.]+%", cell) is not None
-    return True
+    return not isinstance(cell, tuple)
 
 
 def printable(text: str) -> str:

@@ -183,7 +183,7 @@ def test_a_thousand_layers_without_a_cut_stay_readable_and_quick():
     assert boxes([panel])[1].name == "tower*_0"
 
 
-def test_a_long_line_and_deep_nesting_need_no_recursion():
+def test_a_long_line_and_deep_nesting_need_no_recursion(monkeypatch):
     layers = [layer("l0", [], "InputLayer")]
     layers += [dense(f"l{n}", [f"l{n - 1}"]) for n in range(1, 5000)]
     assert len(boxes(draw(functional(layers)))) < 5
@@ -192,9 +192,42 @@ def test_a_long_line_and_deep_nesting_need_no_recursion():
         inputs = keras.Input((2,))
         model = keras.Model(inputs, model(inputs))
     panels = draw(keras.saving.serialize_keras_object(model))
-    assert 1 < len(panels) <= 40
+    assert len(panels) == 61
+    monkeypatch.setattr(drawing, "_PANELS", 10)
+    panels = draw(keras.saving.serialize_keras_object(model))
+    assert len(panels) == 10
+    assert [box.panel for panel in panels[-1:] for box in panel.boxes] == [None, None]
     assert [box.panel for box in boxes(panels[:1])] == [None, 1]
     assert panels[2].path.count("/") == 1
+
+
+def test_nested_models_that_look_the_same_are_one_panel():
+    def block(name, units=4):
+        inputs = keras.Input((4,))
+        inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units)], name=f"in_{name}")
+        return keras.Model(inputs, keras.layers.Add()([inner(inputs), inputs]), name=name)
+
+    def draw_with(odd):
+        x = inputs = keras.Input((4,))
+        for number in range(5):
+            x = block(f"block_{number}")(x)
+        return draw(keras.saving.serialize_keras_object(keras.Model(inputs, odd(x))))
+
+    panels = draw_with(block("block_5"))
+    assert [(panel.path, panel.times) for panel in panels] == [
+        ("", 1),
+        ("block_*", 6),
+        ("block_*/in_block_*", 6),
+    ]
+    assert [box.panel for box in panels[0].boxes if box.kind == "Functional"] == [1] * 6
+    assert [box.panel for box in panels[1].boxes if box.kind == "Sequential"] == [2]
+    relu = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()], name="block_5")
+    panels = draw_with(relu)
+    assert [(panel.path, panel.times) for panel in panels][:3] == [
+        ("", 1),
+        ("block_*", 5),
+        ("block_5", 1),
+    ]
 
 
 def test_a_model_without_a_graph_is_its_layers():

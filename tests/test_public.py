@@ -20,13 +20,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What each file may import from: those before it. The ground floor comes first.
 FLOORS = [
-    {"errors", "collector", "tables", "values", "roles"},
+    {"errors", "collector", "tables", "values", "roles", "layout"},
     {"regularizers", "files", "configs", "wiring", "_keras"},
     {"slots", "policy", "graph", "window", "zipcopy"},
     {"decisions", "sources", "walk", "weights"},
     {"outcome", "drawing", "reach", "backends", "carrier"},
-    {"summary", "saved", "survey", "state"},
-    {"page", "stored", "compiling"},
+    {"summary", "saved", "serializing", "state"},
+    {"page", "stored", "survey", "compiling"},
     {"plans"},
     {"report", "archive", "equality", "cloning"},
     {"verification", "measure", "decided"},
