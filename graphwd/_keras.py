@@ -4,10 +4,13 @@
 | --- | --- | --- |
 | `serialize_with_public_class` | a class's name as Keras writes it, without an instance | import error that says which Keras versions work |
 | `Functional`, `functional_like_constructor` | tell a graph of layers from other models | import error that says which Keras versions work |
+| `serialize_node`, `make_node_key`, `Functional._nodes`, `._inputs_struct`, `._outputs_struct`, `Sequential._functional` | a model's config without a deep copy of it for each nested model | the same |
 | `Layer._trainable`, `._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics` | the only view that keeps who owns which variable and in which order | the same |
 | `Variable._layout` | a copy is laid out over JAX's devices as its original | Keras lays it out by its name |
+| `Variable._shape` | a shape that is a plain tuple on all backends | it is made from `shape` |
 | `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
 | `Variable._initialize_with_initializer`, `._deferred_initialize`, `._direct_assign`, `._initialize`, `._value` | no random numbers for weights that are about to be copied | they are drawn and overwritten |
+| `Layer.__setattr__`, `inspect` in two modules, `serialize_dict`, `record_object_after_serialization` | much that Keras does again for each layer is left out | it takes its time |
 | `Function._nodes` and the like | put the calls of a shared layer back into their order | the calls keep the order of the traversal |
 | `Trainer._compile_config`, `Optimizer._trainable_variables`, `._learning_rate` | compile arguments as the user gave them, serializable or not | what Keras can serialize is carried |
 """  # noqa: E501 # a table row can't be broken
@@ -15,7 +18,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +28,16 @@ import keras
 from graphwd.errors import GraphwdError
 
 try:
-    from keras.src.models.functional import Functional, functional_like_constructor
-    from keras.src.ops.function import map_graph
+    import keras.src.layers.layer
+    import keras.src.ops.operation
+    from keras.src.models.functional import (
+        Functional,
+        functional_like_constructor,
+        serialize_node,
+    )
+    from keras.src.ops.function import make_node_key, map_graph
     from keras.src.ops.node import KerasHistory, Node
+    from keras.src.saving import serialization_lib
     from keras.src.saving.serialization_lib import serialize_with_public_class
 except ImportError as error:
     raise GraphwdError(
@@ -81,6 +90,53 @@ def members(model: Any) -> list[Any]:
     return list(model.operations)
 
 
+def graph_config(model: Any, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """What the `get_config` of a graph model returns, without a deep copy of it at each level.
+
+    Args:
+        model: A graph model.
+        serialize: Serializes a layer or operation.
+
+    Returns:
+        The config.
+    """
+    if isinstance(model, keras.Sequential):
+        config: dict[str, Any] = dict(keras.Model.get_config(model))
+        config["name"] = model.name
+        config["layers"] = [serialize(layer) for layer in model._layers]
+        if model._functional is not None:
+            config["build_input_shape"] = model._layers[0].batch_shape
+        return config
+    config = {"name": model.name, "trainable": model.trainable}
+    number: dict[str, int] = {}
+    for operation in model.operations:
+        count = int(is_functional(operation))  # a model's first call is the one it is made of
+        for index in range(len(operation._inbound_nodes)):
+            key = make_node_key(operation, index)
+            if key in model._nodes:
+                number[key] = count
+                count += 1
+    config["layers"] = []
+    for operation in model.operations:
+        calls = [
+            serialize_node(node, own_nodes=model._nodes)
+            for index, node in enumerate(operation._inbound_nodes)
+            if make_node_key(operation, index) in model._nodes
+        ]
+        entry = serialize(operation)
+        entry["name"] = operation.name
+        entry["inbound_nodes"] = [call for call in calls if call is not None]
+        config["layers"].append(entry)
+
+    def place(tensor: Any) -> list[Any]:
+        operation, index, output = tensor._keras_history
+        return [operation.name, number[make_node_key(operation, index)], output]
+
+    config["input_layers"] = keras.tree.map_structure(place, model._inputs_struct)
+    config["output_layers"] = keras.tree.map_structure(place, model._outputs_struct)
+    return config
+
+
 def sublayers(layer: Any) -> list[Any]:
     """The layers that a layer tracks, in tracking order."""
     return list(layer._layers)
@@ -96,6 +152,12 @@ def own_variables(layer: Any) -> tuple[list[Any], list[Any], list[Any]]:
     for metric in layer._metrics:
         state.extend(metric.variables)
     return list(layer._trainable_variables), list(layer._non_trainable_variables), state
+
+
+def shape_of(variable: Any) -> tuple[int, ...]:
+    """A variable's shape; TensorFlow's variables would make an object of their own for it."""
+    shape = getattr(variable, "_shape", None)
+    return shape if type(shape) is tuple else tuple(int(size) for size in variable.shape)
 
 
 def set_own_trainable(layer: Any, value: bool) -> None:
@@ -125,15 +187,12 @@ class _Deferral(threading.local):
 _deferral = _Deferral()
 _installing = threading.Lock()
 _installed = 0
-_originals: dict[tuple[type, str], Any] = {}
+_originals: dict[tuple[Any, str], Any] = {}
 
 
 @contextlib.contextmanager
 def deferred(placeholder: Callable[[Any], Any] | None = None) -> Iterator[list[Any]]:
     """Leaves new variables without a value, so that none is drawn only to be overwritten.
-
-    Layers that are made meanwhile also set their plain attributes without a search for something
-    to track in them, which takes half of the time of making a layer.
 
     Args:
         placeholder: Gives a backend's stand-in for the value of a variable, for backends that
@@ -147,41 +206,68 @@ def deferred(placeholder: Callable[[Any], Any] | None = None) -> Iterator[list[A
         yield waiting
         return
     before = _deferral.placeholder
-    _install()
-    _deferral.waiting.append(waiting)
-    _deferral.placeholder = placeholder
-    try:
-        yield waiting
-    finally:
-        _deferral.waiting.pop()
-        _deferral.placeholder = before
-        _uninstall()
+    with quickened():
+        _deferral.waiting.append(waiting)
+        _deferral.placeholder = placeholder
+        try:
+            yield waiting
+        finally:
+            _deferral.waiting.pop()
+            _deferral.placeholder = before
 
 
-def _install() -> None:
-    """Replaces Keras's methods, once for all threads that defer at a time."""
+@contextlib.contextmanager
+def quickened() -> Iterator[None]:
+    """Leaves out what Keras does again and again for each layer, to the same effect.
+
+    That is the search for something to track in plain attributes, which takes half of the time
+    of making a layer, the signatures of the same methods, and the question whether an initializer
+    is a tensor. Keras's methods are replaced once for all threads that ask for it at a time.
+    """
     global _installed
     with _installing:
         _installed += 1
-        if _installed > 1:
-            return
-        for owner, name, replacement in (
+        if _installed == 1:
+            for owner, name, replacement in _replacements():
+                _originals[owner, name] = getattr(owner, name)
+                setattr(owner, name, replacement)
+    try:
+        yield
+    finally:
+        with _installing:
+            _installed -= 1
+            if _installed == 0:
+                for (owner, name), original in _originals.items():
+                    setattr(owner, name, original)
+
+
+def _replacements() -> list[tuple[Any, str, Any]]:
+    signatures = _Signatures()
+    replacements: list[tuple[Any, str, Any]] = [
+        (keras.Layer, "__setattr__", _set_attribute),
+        (serialization_lib, "serialize_keras_object", _serialize_object),
+    ]
+    for module in (keras.src.layers.layer, keras.src.ops.operation):
+        if hasattr(module, "inspect"):
+            replacements.append((module, "inspect", signatures))
+    if DEFERS:
+        replacements += [
             (VARIABLE, "_initialize_with_initializer", _wait),
             (VARIABLE, "_deferred_initialize", _wait_again),
             (VARIABLE, "_direct_assign", _assign_first),
-            (keras.Layer, "__setattr__", _set_attribute),
-        ):
-            _originals[owner, name] = getattr(owner, name)
-            setattr(owner, name, replacement)
+        ]
+    return replacements
 
 
-def _uninstall() -> None:
-    global _installed
-    with _installing:
-        _installed -= 1
-        if _installed == 0:
-            for (owner, name), original in _originals.items():
-                setattr(owner, name, original)
+def _serialize_object(value: Any) -> Any:
+    """As `serialize_keras_object`, which asks an initializer first whether it is a tensor."""
+    if isinstance(value, _PARTS):
+        config = serialization_lib.serialize_dict(value.get_config())
+        serialized = serialize_with_public_class(type(value), config)
+        if serialized is not None:
+            serialization_lib.record_object_after_serialization(value, serialized)
+            return serialized
+    return _originals[serialization_lib, "serialize_keras_object"](value)
 
 
 def _wait(variable: Any, initializer: Any) -> None:
@@ -210,11 +296,49 @@ def _assign_first(variable: Any, value: Any) -> None:
 
 
 _KNOWN = ("builtins", "keras", "tensorflow")
+_PARTS: Any = (
+    keras.initializers.Initializer,
+    keras.constraints.Constraint,
+    keras.regularizers.Regularizer,
+    keras.DTypePolicy,
+)
 _TRACKED: Any = (
     *(keras.Variable, keras.Layer, keras.Metric, keras.random.SeedGenerator),
     *(tuple, list, dict, set),
 )
+_plain_classes: dict[type, bool] = {}
 _plain_names: dict[type, dict[str, bool]] = {}
+
+
+class _Signatures:
+    """Stands for `inspect` in Keras, which asks for the same signatures for every layer it makes.
+
+    A signature is remembered no longer than Keras's methods are replaced.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(inspect, name)
+
+    def signature(self, function: Any) -> inspect.Signature:
+        """As `inspect.signature`."""
+        return self._remembered(inspect.signature, function)  # type: ignore[no-any-return] # by kind
+
+    def getfullargspec(self, function: Any) -> inspect.FullArgSpec:
+        """As `inspect.getfullargspec`."""
+        return self._remembered(inspect.getfullargspec, function)  # type: ignore[no-any-return] # by kind
+
+    def _remembered(self, ask: Callable[[Any], Any], function: Any) -> Any:
+        key: tuple[Any, ...] = (ask, None, function)
+        if inspect.ismethod(function):
+            key = (ask, function.__func__, None)
+        elif not inspect.isfunction(function):
+            return ask(function)
+        if key not in self._known:
+            self._known[key] = ask(function)
+        return self._known[key]
 
 
 def _set_attribute(layer: Any, name: str, value: Any) -> None:
@@ -233,12 +357,14 @@ def _set_attribute(layer: Any, name: str, value: Any) -> None:
     _originals[keras.Layer, "__setattr__"](layer, name, value)
 
 
-@functools.cache
-def _is_plain(cls: Any) -> bool:
+def _is_plain(cls: type) -> bool:
     """Whether an object of a class holds nothing that a layer tracks."""
-    return not issubclass(cls, _TRACKED) and not any(
-        base.__module__.startswith("tensorflow.") for base in cls.__mro__
-    )
+    plain = _plain_classes.get(cls)
+    if plain is None:
+        plain = _plain_classes[cls] = not issubclass(cls, _TRACKED) and not any(
+            base.__module__.startswith("tensorflow.") for base in cls.__mro__
+        )
+    return plain
 
 
 def _sets_plainly(cls: type, name: str) -> bool:

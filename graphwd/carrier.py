@@ -159,7 +159,7 @@ def penalty(
         "layers": list(weight.layers),
         "role": role,
         "variable": weight.variable.name,
-        "shape": [int(size) for size in weight.variable.shape],
+        "shape": list(_keras.shape_of(weight.variable)),
         "regularizer": regularizer,
     }
 
@@ -177,7 +177,7 @@ def fingerprint(weights: Sequence[walk.Weight]) -> str:
     """
     text = json.dumps(
         [
-            [w.layers, walk.plain_name(w.variable.name), [int(size) for size in w.variable.shape]]
+            [w.layers, walk.plain_name(w.variable.name), list(_keras.shape_of(w.variable))]
             for w in weights
         ]
     )
@@ -334,7 +334,7 @@ def _misfit(layer: Any, carried: _Carried, weights: list[walk.Weight]) -> str:
             differs = f"the weight {name} {record['shape']} is missing"
             break
         weight = weights[record["index"]]
-        shape = [int(size) for size in weight.variable.shape]
+        shape = list(_keras.shape_of(weight.variable))
         if shape != record["shape"] or list(weight.layers) != record["layers"]:
             found = "/".join([*weight.names, weight.variable.name])
             differs = f"{found} {shape} stands in the place of {name} {record['shape']}"

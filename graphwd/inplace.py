@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from graphwd import carrier, regularizers, survey, verification, walk
+from graphwd import carrier, regularizers, serializing, survey, verification, walk
 from graphwd.errors import EquivalenceError, ModelError
 from graphwd.plans import Plan
 from graphwd.slots import SUFFIX, Pointer, set_regularizers
@@ -35,7 +35,7 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
         if verify and _tells_config(found.model):
             expected = set_regularizers(found.serialized, plan.config_edits())
             comparison = verification.compare(
-                expected, survey.serialize(found.model), match="names"
+                expected, serializing.serialize(found.model), match="names"
             )
             if not comparison.ok:
                 raise EquivalenceError(
@@ -52,7 +52,7 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
 def _tells_config(model: Any) -> bool:
     """Whether a model can be serialized; one that can't be is edited, but can't be saved."""
     try:
-        survey.serialize(model)
+        serializing.serialize(model)
     except ModelError:
         return False
     return True
@@ -116,7 +116,7 @@ def _holders(unit: survey.Unit, pointer: Pointer, role: str) -> list[tuple[Any, 
 
 def _layer_at(layer: Any, pointer: Pointer) -> Any:
     """The layer inside a unit whose config a pointer leads to, known by its name."""
-    value: Any = survey.serialize(layer)
+    value: Any = serializing.serialize(layer)
     name = None
     for key in pointer[:-1]:
         value = value[key]

@@ -10,16 +10,15 @@ different regularizer in each slot, and its variables tell which one they got.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 
-from graphwd import _keras, carrier, regularizers, walk
-from graphwd.errors import ModelError
-from graphwd.slots import Pointer, Slot, find_slots, strip_carried
+from graphwd import _keras, regularizers, walk
+from graphwd.serializing import serialize
+from graphwd.slots import Pointer, Slot, find_slots
 
 Probe = Callable[[Any, Mapping[Pointer, Any]], Any]
 
@@ -66,48 +65,6 @@ class Survey:
     notes: list[str]
 
 
-def serialize(layer: Any) -> dict[str, Any]:
-    """A layer or model as Keras serializes it, but for compile state and what graphwd carries.
-
-    Compile state may hold what can't be serialized, and a rewrite does not need it.
-    """
-    cls = carrier.base_class(type(layer))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras warns of every lambda, which is not at issue here
-        try:
-            config = carrier.plain_config(layer)
-        except Exception as error:  # a get_config may raise anything
-            reason = str(error).strip().split("\n\n")[0].replace("\n", " ")
-            raise ModelError(
-                f"Layer {layer.name!r} ({cls.__name__}), or a layer inside it, can't tell its "
-                f"config ({reason}); give it a get_config that returns all arguments of __init__, "
-                "or use in_place=True."
-            ) from error
-        if not _keras.is_graph(layer):  # a graph's config is serialized to the last leaf already
-            config = keras.saving.serialize_keras_object(config)
-        build_config = layer.get_build_config()
-    serialized = {**_keras.identity(cls), "config": config}
-    if build_config is not None:
-        serialized["build_config"] = keras.saving.serialize_keras_object(build_config)
-    return strip_carried(serialized)
-
-
-def _without_config(layer: Any) -> dict[str, Any]:
-    """A layer whose config can't be had, as far as it can: the parts that tell theirs."""
-    try:
-        return serialize(layer)
-    except ModelError:
-        config: dict[str, Any] = {"name": layer.name}
-        if _keras.is_graph(layer):
-            config["layers"] = [
-                _without_config(member)
-                if isinstance(member, keras.Layer)
-                else {**_keras.identity(type(member)), "config": {"name": member.name}}
-                for member in _keras.members(layer)
-            ]
-        return {**_keras.identity(carrier.base_class(type(layer))), "config": config}
-
-
 def survey(model: Any, probe: Probe | None = None, *, in_place: bool = False) -> Survey:
     """Finds every slot of a live model and the weights that it governs.
 
@@ -123,7 +80,7 @@ def survey(model: Any, probe: Probe | None = None, *, in_place: bool = False) ->
     Raises:
         ModelError: when the model can't be serialized.
     """
-    serialized = _without_config(model) if in_place else serialize(model)
+    serialized = serialize(model, as_far_as_possible=in_place)
     units, pointers = _units(model)
     slots = _slots(serialized, units, pointers)
     trainable = {id(variable) for variable in model.trainable_variables}
@@ -137,7 +94,7 @@ def survey(model: Any, probe: Probe | None = None, *, in_place: bool = False) ->
     for unit in units:
         for index, slot in unit.governs.items():
             variable = unit.weights[index].variable
-            shapes.setdefault(slot, []).append(tuple(int(size) for size in variable.shape))
+            shapes.setdefault(slot, []).append(_keras.shape_of(variable))
             frozen.setdefault(slot, []).append(id(variable) not in trainable)
             _note_difference(slots[slot], variable, differences)
     absent: set[int] = set()
@@ -201,7 +158,7 @@ def _unreached(unit: Unit, weight: walk.Weight, trainable: set[int]) -> Slot:
         regularizer=regularizers.serialize(before),
         pointers=(),
         dormant=id(weight.variable) not in trainable,
-        shapes=(tuple(int(size) for size in weight.variable.shape),),
+        shapes=(_keras.shape_of(weight.variable),),
     )
 
 
@@ -315,7 +272,7 @@ def _governed(
     plain = len(by_role) == len(candidates) and len(conventional) == len(unit.weights)
     if probe is None or (walk.is_stock(unit.layer) and plain):
         return conventional
-    serialized = _without_config(unit.layer)
+    serialized = serialize(unit.layer, as_far_as_possible=True)
     key = _key(unit.layer, serialized)
     if key not in memory:
         memory[key] = _probed(unit, candidates, probe, conventional)

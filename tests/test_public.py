@@ -23,7 +23,7 @@ FLOORS = [
     {"errors", "collector", "tables", "values", "roles", "layout"},
     {"regularizers", "files", "configs", "wiring", "_keras"},
     {"slots", "policy", "graph", "window", "zipcopy"},
-    {"decisions", "sources", "walk", "weights"},
+    {"decisions", "sources", "walk", "weights", "shell"},
     {"outcome", "drawing", "reach", "backends", "carrier"},
     {"summary", "saved", "serializing", "state"},
     {"page", "stored", "survey", "compiling"},
@@ -31,7 +31,7 @@ FLOORS = [
     {"report", "archive", "equality", "cloning"},
     {"verification", "measure", "decided"},
     {"inplace", "logger", "decoupling"},
-    {"api"},
+    {"api", "options"},
     {"cli"},
 ]
 PRIVATE = {"_keras"}  # the only file with private names of Keras

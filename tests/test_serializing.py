@@ -1,0 +1,60 @@
+"""A live model's config is told as Keras itself writes it."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+
+import graphwd
+from graphwd import _keras, slots, values
+from graphwd.serializing import serialize
+from tests.sample_models import sample_models
+
+
+def keras_writes(model):
+    serialized = keras.saving.serialize_keras_object(model)
+    serialized.pop("compile_config", None)
+    return slots.strip_carried(serialized)
+
+
+def assert_same(model):
+    assert not list(values.differences(keras_writes(model), serialize(model)))
+    assert not list(values.differences(serialize(model), keras_writes(model)))
+
+
+@pytest.mark.parametrize("name", sample_models())
+def test_a_model_is_told_as_keras_writes_it(name):
+    assert_same(sample_models()[name]())
+
+
+@pytest.mark.parametrize("name", ["nested_backbone", "transformer", "siamese"])
+def test_what_a_model_carries_is_left_out(name):
+    model = graphwd.rewrite(sample_models()[name](), graphwd.Rule(graphwd.weight_decay(1e-3)))
+    assert_same(model)
+
+
+def test_compile_state_is_left_out_of_the_model_but_told_of_models_inside():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="inner")
+    inner.compile("sgd", "mse")
+    outer = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(1)])
+    outer.compile("adam", "mse")
+    serialized = serialize(outer)
+    assert "compile_config" not in serialized
+    assert_same(outer)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        keras.initializers.HeNormal(seed=3),
+        keras.constraints.MaxNorm(2.0, axis=1),
+        keras.regularizers.L1L2(1e-3, 1e-2),
+        keras.DTypePolicy("mixed_bfloat16"),
+        keras.dtype_policies.QuantizedDTypePolicy("int8"),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_parts_are_written_alike_while_keras_is_quickened(part):
+    usual = keras.saving.serialize_keras_object({"part": part, "again": [part]})
+    with _keras.quickened():
+        assert keras.saving.serialize_keras_object({"part": part, "again": [part]}) == usual
