@@ -6,268 +6,56 @@ Help, completion and usage errors load nothing but click: each command imports w
 from __future__ import annotations
 
 import contextlib
-import inspect as inspect_module
 import json
 import os
 import sys
-import traceback
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graphwd.errors import EquivalenceError, GraphwdError
+from graphwd.options import (
+    Loading,
+    PolicyChoice,
+    check_recipe,
+    complete_recipe,
+    complete_source,
+    debug_option,
+    json_option,
+    live_options,
+    policy_options,
+)
+from graphwd.shell import NOT_EQUIVALENT, SETTINGS, Main
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from graphwd.plans import Plan
     from graphwd.policy import Policy
 
-DONE, NOT_EQUIVALENT, WRONG = 0, 1, 2
-_INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+def _show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    import importlib.metadata
 
-
-def _kept(help_text: str | None) -> str | None:
-    """Marks the paragraphs of a help text that click must not fill: those with indented lines."""
-    if help_text is None:
-        return None
-    paragraphs = inspect_module.cleandoc(help_text).split("\n\n")
-    return "\n\n".join("\b\n" + text if "\n  " in text else text for text in paragraphs)
-
-
-class _Command(click.Command):
-    """A command whose help keeps its examples as they are."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.help = _kept(self.help)
-
-
-class _Main(click.Group):
-    """The group of all commands: errors are one line, exit codes are graphwd's."""
-
-    command_class = _Command
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.help = _kept(self.help)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in their own order, not the alphabet's
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            raise click.UsageError(_unknown("command", args[0], self.commands), ctx)
-        return super().resolve_command(ctx, args)
-
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
-    ) -> Any:
-        arguments = list(sys.argv[1:] if args is None else args)
-        options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-
-        def run() -> Any:
-            return super(_Main, self).main(
-                args=arguments or ["--help"],
-                prog_name=prog_name,
-                complete_var=complete_var,
-                standalone_mode=False,
-                **extra,
-            )
-
-        if not standalone_mode:
-            return run()
-        code = _code_of(run, "--debug" in options)
-        sys.exit(code if arguments else WRONG)
-
-
-def _unknown(kind: str, word: str, known: Iterable[str]) -> str:
-    """The message for a misspelt name, with the nearest right one or else all of them."""
-    from graphwd.policy import suggest
-
-    known = list(known)
-    nearest = suggest(word, known)
-    hint = f"did you mean {nearest!r}?" if nearest else f"the {kind}s are {', '.join(known)}."
-    return f"There is no {kind} {word!r}; {hint}"
-
-
-def _code_of(run: Callable[[], Any], debug: bool) -> int:
-    """Runs the command line, and turns what it raises into one line and an exit code."""
     try:
-        with _warnings_in_a_line(debug):
-            code = run()
-        sys.stdout.flush()
-        return code if isinstance(code, int) else DONE
-    except click.ClickException as error:
-        where = ""
-        if isinstance(error, click.UsageError) and error.ctx is not None:
-            where = f" See '{error.ctx.command_path} --help'."
-        message = error.format_message().rstrip()
-        end = "" if message.endswith((".", "?")) else "."
-        return _complain(f"{message}{end}{where}", WRONG, debug)
-    except EquivalenceError as error:
-        return _complain(str(error), NOT_EQUIVALENT, debug)
-    except GraphwdError as error:
-        return _complain(str(error), WRONG, debug)
-    except (click.Abort, KeyboardInterrupt):
-        return _complain("interrupted.", _INTERRUPTED, debug)
-    except BrokenPipeError:  # `graphwd plan ... | head`: whoever reads has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except OSError as error:
-        name = f"{error.filename!r}: " if error.filename else ""
-        return _complain(f"{name}{error.strerror or error}.", WRONG, debug)
-    except Exception as error:  # noqa: BLE001 # the last resort of a program: it is reported
-        return _complain(
-            f"unexpected {type(error).__name__}: {error} (run it again with --debug to see where, "
-            "and please report it).",
-            WRONG,
-            debug,
-        )
+        version = importlib.metadata.version("graphwd")
+    except importlib.metadata.PackageNotFoundError:
+        version = "from a checkout that is not installed"
+    click.echo(f"graphwd {version}")
+    context.exit()
 
 
-def _complain(message: str, code: int, debug: bool) -> int:
-    from graphwd.tables import printable
-
-    if debug:
-        traceback.print_exc()
-    click.echo(f"graphwd: {printable(' '.join(message.split()))}", err=True)
-    return code
-
-
-@contextlib.contextmanager
-def _warnings_in_a_line(debug: bool) -> Iterator[None]:
-    """Shows graphwd's own warnings, each once and on one line; all others only to debug."""
-    said: set[str] = set()
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        text = " ".join(str(message).split())
-        if (debug or category.__module__.startswith("graphwd.")) and text not in said:
-            from graphwd.tables import printable
-
-            said.add(text)
-            click.echo(f"graphwd: warning: {printable(text)}", err=True)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = show
-        yield
-
-
-def _complete_source(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Completes a saved model's name; those of architectures would take loading Keras."""
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(incomplete, type="file")]
-
-
-def _complete_recipe(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from click.shell_completion import CompletionItem
-
-    from graphwd.policy import recipes
-
-    return [
-        CompletionItem(recipe.name, help=recipe.title)
-        for recipe in recipes()
-        if recipe.name.startswith(incomplete)
-    ]
-
-
-def _check_recipe(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> str | None:
-    from graphwd.policy import recipes
-
-    known = [recipe.name for recipe in recipes()]
-    if value is not None and value not in known:
-        raise click.UsageError(_unknown("recipe", value, known), context)
-    return value
-
-
-def _policy_options(function: _Function) -> _Function:
-    """Adds the options that say which policy."""
-    for option in (
-        click.option(
-            "--l2", type=float, metavar="X", help="Strength for --recipe: a factor of L2."
-        ),
-        click.option(
-            "--weight-decay",
-            type=float,
-            metavar="X",
-            help="Strength for --recipe, in the papers' unit: the same as --l2 X/2.",
-        ),
-        click.option(
-            "--recipe",
-            callback=_check_recipe,
-            shell_complete=_complete_recipe,
-            metavar="NAME",
-            help="A published recipe; 'graphwd recipes' lists them.",
-        ),
-        click.option(
-            "--policy",
-            "policy_file",
-            type=click.Path(),
-            metavar="FILE",
-            help="A policy file, .toml or .json.",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-def _live_options(function: _Function) -> _Function:
-    """Adds the options that say how a model is loaded."""
-    for option in (
-        click.option(
-            "--weights",
-            type=click.Choice(["imagenet"]),
-            help="For app:NAME: download trained weights; without it they are random.",
-        ),
-        click.option(
-            "--live",
-            is_flag=True,
-            help="Load the file with Keras. Reaches weights inside composite layers.",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-_debug_option = click.option(
-    "--debug",
+@click.group(cls=Main, context_settings=SETTINGS)
+@click.option(
+    "--version",
     is_flag=True,
     expose_value=False,
-    help="Show tracebacks, and the warnings of other packages.",
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
 )
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-@click.group(cls=_Main, context_settings=_SETTINGS)
-@click.version_option(package_name="graphwd", message="%(prog)s %(version)s")
-@_debug_option
+@debug_option
 def cli() -> None:
     """Gives a Keras model weight decay after the fact.
 
@@ -291,23 +79,19 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", shell_complete=_complete_source)
+@click.argument("source", metavar="SRC", shell_complete=complete_source)
 @click.argument("target", metavar="DST", type=click.Path())
-@_policy_options
-@_live_options
+@policy_options
+@live_options
 @click.option("--portable", is_flag=True, help="Refuse penalties that Keras alone can't load.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists; DST may be SRC then.")
-@_json_option
-@_debug_option
+@json_option
+@debug_option
 def rewrite(
     source: str,
     target: str,
-    policy_file: str | None,
-    recipe: str | None,
-    weight_decay: float | None,
-    l2: float | None,
-    live: bool,
-    weights: str | None,
+    choice: PolicyChoice,
+    loading: Loading,
     portable: bool,
     force: bool,
     as_json: bool,
@@ -318,17 +102,21 @@ def rewrite(
     name: DST is either complete and proved or what it was before. The policy is a file (--policy)
     or a published recipe (--recipe).
 
+    A file is rewritten as it is: no class in it is imported and no weight decoded. With --live it
+    is loaded with Keras, which also reaches weights inside composite layers; --import names the
+    module that registers classes of your own.
+
     Examples:
       graphwd rewrite app:MobileNet mobilenet-wd.keras --recipe mobilenet
       graphwd rewrite app:ResNet50 resnet.keras --weights imagenet --recipe resnet
       graphwd rewrite model.keras model-wd.keras --policy decay.toml
       graphwd rewrite model.h5 model.h5 --force --recipe no-bias --l2 5e-5
       graphwd rewrite bert.keras bert-wd.keras --live --recipe bert
+      graphwd rewrite mine.keras mine-wd.keras --live --import my_layers --policy decay.toml
     """
-    policy = _policy(policy_file, recipe, weight_decay, l2)
-    live = _is_live(source, live, weights)
-    way = _rewrite_live if live else _rewrite_file
-    plan, proof = way(source, target, policy, weights, portable, force)
+    policy = choice.policy()
+    way = _rewrite_live if loading.is_live(source) else _rewrite_file
+    plan, proof = way(source, target, policy, loading, portable, force)
     size = os.path.getsize(target)
     if as_json:
         _print_json({"target": target, "bytes": size, "proof": proof, **plan.to_dict()})
@@ -342,14 +130,14 @@ def rewrite(
 
 
 def _rewrite_live(
-    source: str, target: str, policy: Policy, weights: str | None, portable: bool, force: bool
+    source: str, target: str, policy: Policy, loading: Loading, portable: bool, force: bool
 ) -> tuple[Plan, str]:
     from graphwd import api, sources
     from graphwd.report import Progress
 
     sources.check_target(target, overwrite=force)
     with Progress("loading") as progress, contextlib.redirect_stdout(sys.stderr):
-        model = _load(source, weights)
+        model = loading.load(source)
         progress.step("planning")
         plan = api.plan(model, policy)
         progress.step("rewriting")
@@ -368,7 +156,7 @@ def _rewrite_live(
 
 
 def _rewrite_file(
-    source: str, target: str, policy: Policy, weights: str | None, portable: bool, force: bool
+    source: str, target: str, policy: Policy, loading: Loading, portable: bool, force: bool
 ) -> tuple[Plan, str]:
     from graphwd import archive
     from graphwd.errors import UnreachableWeightError
@@ -390,48 +178,48 @@ def _rewrite_file(
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", shell_complete=_complete_source)
-@_policy_options
-@_live_options
-@_json_option
-@_debug_option
+@click.argument("source", metavar="SRC", shell_complete=complete_source)
+@policy_options
+@live_options
+@json_option
+@debug_option
 def plan(
     source: str,
-    policy_file: str | None,
-    recipe: str | None,
-    weight_decay: float | None,
-    l2: float | None,
-    live: bool,
-    weights: str | None,
+    choice: PolicyChoice,
+    loading: Loading,
     as_json: bool,
 ) -> None:
     """Shows what a policy would do to SRC, and writes nothing.
 
     Slots whose paths differ in numbers only are one line, with * for the numbers. Then come the
-    policy's rules, with what each decides on, and the roles. Parameters, and their share of all
-    that can take a penalty, are known of loaded models only. What is dormant is frozen: Keras skips
-    the penalty until the weights are trainable. What is carried is in no config of Keras's own: the
-    file needs 'import graphwd'. What is unreached is a weight that no config reaches and no rule
-    selects.
+    policy's rules, with what each decides on, and the roles, each with what its penalties add to
+    the loss, now and as planned, and the slots that add most. A share is one of the parameters that
+    can take a penalty. What is dormant is frozen: Keras skips the penalty until the weights are
+    trainable. What is carried is in no config of Keras's own: the file needs 'import graphwd'. What
+    is unreached is a weight that no config reaches and no rule selects.
+
+    What the weights inside a composite or custom layer are is known of loaded models only: the file
+    says of them how many they are, and --live loads it.
 
     Examples:
       graphwd plan model.keras --recipe mobilenet
       graphwd plan app:ResNet50 --policy decay.toml
       graphwd plan model.keras --recipe no-bias --json | jq '.edits[].path'
+      graphwd plan bert.keras --live --import my_layers --recipe bert
     """
     from graphwd.report import show_plan
 
-    policy = _policy(policy_file, recipe, weight_decay, l2)
-    made = _planned(source, policy, live, weights)
+    policy = choice.policy()
+    made = _planned(source, policy, loading)
     _print_json(made.to_dict()) if as_json else show_plan(made)
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", shell_complete=_complete_source)
-@_live_options
-@_json_option
-@_debug_option
-def inspect(source: str, live: bool, weights: str | None, as_json: bool) -> None:
+@click.argument("source", metavar="SRC", shell_complete=complete_source)
+@live_options
+@json_option
+@debug_option
+def inspect(source: str, loading: Loading, as_json: bool) -> None:
     """Shows what is penalised now in SRC.
 
     Every slot is listed, so that its path, layer and role can be used in a policy; see 'graphwd
@@ -441,18 +229,19 @@ def inspect(source: str, live: bool, weights: str | None, as_json: bool) -> None
       graphwd inspect model.keras
       graphwd inspect app:MobileNet
       graphwd inspect model.keras --live --json
+      graphwd inspect model.keras --json | jq '.summary.whole.penalty'
     """
     from graphwd.report import show_plan
 
-    made = _planned(source, None, live, weights)
+    made = _planned(source, None, loading)
     _print_json(made.to_dict()) if as_json else show_plan(made)
 
 
-def _planned(source: str, policy: Policy | None, live: bool, weights: str | None) -> Plan:
+def _planned(source: str, policy: Policy | None, loading: Loading) -> Plan:
     from graphwd import archive
     from graphwd.report import Progress
 
-    if not _is_live(source, live, weights):
+    if not loading.is_live(source):
         with Progress("reading"):
             if policy is None:
                 return archive.inspect_file(source)
@@ -460,13 +249,13 @@ def _planned(source: str, policy: Policy | None, live: bool, weights: str | None
     from graphwd import api
 
     with Progress("loading") as progress, contextlib.redirect_stdout(sys.stderr):
-        model = _load(source, weights)
+        model = loading.load(source)
         progress.step("looking")
         return api.inspect(model) if policy is None else api.plan(model, policy)
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", shell_complete=_complete_source)
+@click.argument("source", metavar="SRC", shell_complete=complete_source)
 @click.option(
     "-o",
     "--output",
@@ -475,40 +264,34 @@ def _planned(source: str, policy: Policy | None, live: bool, weights: str | None
     required=True,
     help="Where to write the page.",
 )
-@_policy_options
-@_live_options
+@policy_options
+@live_options
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-@_debug_option
+@debug_option
 def report(
     source: str,
     output: str,
-    policy_file: str | None,
-    recipe: str | None,
-    weight_decay: float | None,
-    l2: float | None,
-    live: bool,
-    weights: str | None,
+    choice: PolicyChoice,
+    loading: Loading,
     force: bool,
 ) -> None:
     """Draws SRC, and what a policy would do to it, on one HTML page.
 
     The page has the model's graph with each layer coloured by what it gets, charts, and the tables
     of 'graphwd plan'. It is one file and asks no network for anything. Without a policy it shows
-    what is penalised now. The values of penalties are known of loaded models only.
+    what is penalised now. Point at a box of the graph to read what each of its slots gets.
 
     Examples:
       graphwd report model.keras -o now.html
       graphwd report model.keras --recipe resnet -o plan.html
       graphwd report app:MobileNet --recipe mobilenet -o mobilenet.html
     """
-    policy: Policy | None = None
-    if any(option is not None for option in (policy_file, recipe, weight_decay, l2)):
-        policy = _policy(policy_file, recipe, weight_decay, l2)
+    policy = choice.policy() if choice.given else None
     if os.path.isdir(output):
         raise GraphwdError(f"{output!r} can't be written: it is a directory.")
     if not force and os.path.lexists(output):
         raise GraphwdError(f"{output!r} exists; to replace it pass --force.")
-    made = _planned(source, policy, live, weights)
+    made = _planned(source, policy, loading)
     try:
         made.save_html(output)
     except OSError as error:  # it names the temporary file, which nobody has asked for
@@ -519,28 +302,26 @@ def report(
 
 
 @cli.command()
-@click.argument("original", metavar="A", shell_complete=_complete_source)
-@click.argument("rewritten", metavar="B", shell_complete=_complete_source)
-@_policy_options
-@click.option("--live", is_flag=True, help="Load both files with Keras.")
+@click.argument("original", metavar="A", shell_complete=complete_source)
+@click.argument("rewritten", metavar="B", shell_complete=complete_source)
+@policy_options
+@live_options
 @click.option("--outputs", is_flag=True, help="Also compare outputs (loads both files).")
-@_json_option
-@_debug_option
+@json_option
+@debug_option
 def verify(
     original: str,
     rewritten: str,
-    policy_file: str | None,
-    recipe: str | None,
-    weight_decay: float | None,
-    l2: float | None,
-    live: bool,
+    choice: PolicyChoice,
+    loading: Loading,
     outputs: bool,
     as_json: bool,
 ) -> None:
     """Proves that B is A plus a policy's edits, or says what differs.
 
     Graph, configs and every stored array are compared. Without a policy any regularizers are
-    accepted in B. The exit code is 1 when anything else differs.
+    accepted in B. The exit code is 1 when anything else differs, so that a script can ask. Files
+    are compared as they are; with --live, --outputs or app:NAME both are loaded.
 
     Examples:
       graphwd verify model.keras model-wd.keras
@@ -549,16 +330,14 @@ def verify(
     """
     from graphwd import api
     from graphwd.report import Progress
-    from graphwd.sources import is_application
 
-    policy: Policy | None = None
-    if any(option is not None for option in (policy_file, recipe, weight_decay, l2)):
-        policy = _policy(policy_file, recipe, weight_decay, l2)
+    policy = choice.policy() if choice.given else None
+    loading = replace(loading, live=loading.live or outputs)
     with Progress("comparing") as progress, contextlib.redirect_stdout(sys.stderr):
         models: list[Any] = [original, rewritten]
-        if live or outputs or any(map(is_application, models)):
+        if loading.is_live(original, rewritten):
             progress.step("loading")
-            models = [_load(source, None) for source in models]
+            models = [loading.load(source) for source in models]
             progress.step("comparing")
         report = api.verify(models[0], models[1], policy, outputs=outputs)
     if as_json:
@@ -572,9 +351,9 @@ def verify(
 
 
 @cli.command()
-@click.argument("name", required=False, callback=_check_recipe, shell_complete=_complete_recipe)
-@_json_option
-@_debug_option
+@click.argument("name", required=False, callback=check_recipe, shell_complete=complete_recipe)
+@json_option
+@debug_option
 def recipes(name: str | None, as_json: bool) -> None:
     """Lists the published recipes, or tells everything about one.
 
@@ -584,6 +363,7 @@ def recipes(name: str | None, as_json: bool) -> None:
     Examples:
       graphwd recipes
       graphwd recipes mobilenet
+      graphwd recipes --json | jq '.recipes[].name'
     """
     from graphwd import policy, regularizers
     from graphwd.report import show_table
@@ -621,50 +401,6 @@ def recipes(name: str | None, as_json: bool) -> None:
     for number, rule in enumerate(recipe.policy, 1):
         gives = regularizers.describe(rule.regularizer)
         click.echo(f"{f'rule {number}':<{width}}{rule.describe()} -> {gives}")
-
-
-def _policy(
-    policy_file: str | None, recipe: str | None, weight_decay: float | None, l2: float | None
-) -> Policy:
-    if (policy_file is None) == (recipe is None):
-        raise click.UsageError(
-            "Give the policy as --policy FILE or as --recipe NAME"
-            + (", not both." if recipe else "; 'graphwd recipes' lists the recipes."),
-            click.get_current_context(),
-        )
-    from graphwd.policy import Policy
-
-    if recipe is not None:
-        return Policy.recipe(recipe, weight_decay=weight_decay, l2=l2)
-    if weight_decay is not None or l2 is not None:
-        raise click.UsageError(
-            "--weight-decay and --l2 are for --recipe: a policy file has its own strengths.",
-            click.get_current_context(),
-        )
-    assert policy_file is not None
-    return Policy.load(policy_file)
-
-
-def _is_live(source: str, live: bool, weights: str | None) -> bool:
-    from graphwd.sources import is_application
-
-    if is_application(source):
-        return True
-    if weights is not None:
-        raise click.UsageError(
-            f"--weights is for app:NAME; the file {source!r} has weights of its own.",
-            click.get_current_context(),
-        )
-    return live
-
-
-def _load(source: str, weights: str | None) -> Any:
-    from graphwd import sources
-
-    if sources.is_application(source):
-        kind = "ImageNet" if weights else "random (--weights imagenet gives trained ones)"
-        click.echo(f"graphwd: {source} has weights: {kind}.", err=True)
-    return sources.load(source, weights)
 
 
 def _print_json(value: Any) -> None:

@@ -101,8 +101,8 @@ def load(source: str, weights: str | None = None) -> Any:
         return keras.saving.load_model(source)
     except Exception as error:
         raise ModelError(
-            f"Keras can't load {source!r} ({_reason(error)}); without --live graphwd reads the "
-            "file itself, and needs none of the model's code."
+            f"Keras can't load {source!r} ({_reason(error)}); give modules of your own as --import "
+            "MODULE, or leave out --live: the file itself is read without any of the model's code."
         ) from error
 
 

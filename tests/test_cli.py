@@ -1,5 +1,6 @@
 """The command line: what it writes, prints and returns, and what it must not load."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -304,6 +305,9 @@ def test_a_rule_that_matches_nothing_is_one_warning(folder):
         (["inspect", "."], ["directory"]),
         (["inspect", "model.keras", "--weights", "imagenet"], ["app:NAME"]),
         (["inspect", "model.keras", "--weights", "other"], ["imagenet"]),
+        (["inspect", "model.keras", "--import", "os"], ["--live"]),
+        (["inspect", "model.keras", "--live", "--import", "absent_module"], ["absent_module"]),
+        (["inspect", "model.keras", "--live", "--import", "../up"], ["takes a module's name"]),
         (["inspect", "model.keras", "--recipe", "vgg"], ["--recipe"]),
         (["verify", "model.keras", "absent.keras"], ["absent.keras"]),
         (["rewrite", "model.keras", "o.h5", "--recipe", "vgg"], [".keras"]),
@@ -322,7 +326,55 @@ def test_errors_are_one_line(folder, arguments, words):
 def test_an_unknown_class_is_an_error_live_only(folder):
     write_keras("custom.keras", model_config(class_name="Nobody", registered_name="who>Nobody"))
     assert invoke("inspect", "custom.keras").exit_code == 0
-    fails(invoke("inspect", "custom.keras", "--live"), "Nobody", "without --live")
+    fails(invoke("inspect", "custom.keras", "--live"), "Nobody", "leave out --live", "--import")
+
+
+MODULE = """
+import keras
+
+@keras.saving.register_keras_serializable("mine")
+class Twice(keras.layers.Layer):
+    def __init__(self, kernel_regularizer=None, **more):
+        super().__init__(**more)
+        self.inner = keras.layers.Dense(3, name="inner")
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x) * 2
+
+print("imported")
+"""
+SAVE = """
+import keras, my_layers
+inputs = keras.Input((3,))
+keras.Model(inputs, my_layers.Twice(name="twice")(inputs)).save("mine.keras")
+"""
+
+
+def test_classes_of_the_users_own_are_imported_from_the_folder(folder):
+    (folder / "my_layers.py").write_text(MODULE)
+    subprocess.run([sys.executable, "-c", SAVE], check=True, capture_output=True, env=ENVIRONMENT)
+    result = command("inspect", "mine.keras", "--live")
+    assert result.returncode == 2
+    assert "Twice" in result.stderr
+    assert "--import" in result.stderr
+    for name in ("my_layers", "my_layers.py"):
+        result = command("inspect", "mine.keras", "--live", "--import", name)
+        assert result.returncode == 0, result.stderr
+        assert "twice/inner/kernel" in result.stdout
+        assert result.stderr == "imported\n"  # not among the tables, nor in JSON
+    options = ["--recipe", "vgg", "--live", "--import", "my_layers"]
+    result = command("rewrite", "mine.keras", "out.keras", *options)
+    assert result.returncode == 0, result.stderr
+    result = command("verify", "mine.keras", "out.keras", *options)
+    assert result.returncode == 0, result.stderr
+    (folder / "my_layers.py").write_text("1 / 0")
+    result = command("inspect", "mine.keras", "--live", "--import", "my_layers")
+    assert result.returncode == 2
+    assert "'my_layers' can't be imported (ZeroDivisionError: division by zero)" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_errors_can_not_steer_a_terminal():
@@ -448,10 +500,11 @@ def test_completion():
 
 def test_version():
     result = invoke("--version")
-    if result.exit_code == 0:
+    assert result.exit_code == 0
+    try:
         assert result.stdout == f"graphwd {graphwd.__version__}\n"
-    else:  # run from a checkout that is not installed
-        assert "not installed" in result.stderr
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        assert "not installed" in result.stdout
 
 
 # Architectures

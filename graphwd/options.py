@@ -1,0 +1,308 @@
+"""Options that several commands share: which policy, and how a model is loaded."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from graphwd.errors import GraphwdError
+from graphwd.shell import unknown
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from graphwd.policy import Policy
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class PolicyChoice:
+    """Which policy: a file or a recipe with its strength.
+
+    Attributes:
+        policy_file: A policy file's path, or `None`.
+        recipe: A recipe's name, or `None`.
+        weight_decay: The recipe's strength in the papers' unit, or `None`.
+        l2: The recipe's strength as a factor of L2, or `None`.
+    """
+
+    policy_file: str | None
+    recipe: str | None
+    weight_decay: float | None
+    l2: float | None
+
+    @property
+    def given(self) -> bool:
+        """Whether anything was chosen."""
+        return any(
+            option is not None
+            for option in (self.policy_file, self.recipe, self.weight_decay, self.l2)
+        )
+
+    def policy(self) -> Policy:
+        """The policy.
+
+        Returns:
+            A `Policy`.
+
+        Raises:
+            UsageError: when it is none or two.
+            PolicyError: when it is not valid.
+        """
+        if (self.policy_file is None) == (self.recipe is None):
+            raise click.UsageError(
+                "Give the policy as --policy FILE or as --recipe NAME"
+                + (", not both." if self.recipe else "; 'graphwd recipes' lists the recipes."),
+                click.get_current_context(),
+            )
+        from graphwd.policy import Policy
+
+        if self.recipe is not None:
+            return Policy.recipe(self.recipe, weight_decay=self.weight_decay, l2=self.l2)
+        if self.weight_decay is not None or self.l2 is not None:
+            raise click.UsageError(
+                "--weight-decay and --l2 are for --recipe: a policy file has its own strengths.",
+                click.get_current_context(),
+            )
+        assert self.policy_file is not None
+        return Policy.load(self.policy_file)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded.
+
+    Attributes:
+        live: Whether a file is loaded with Keras.
+        weights: The weights of an architecture, or `None` for random ones.
+        modules: What is imported before.
+    """
+
+    live: bool
+    weights: str | None
+    modules: tuple[str, ...]
+
+    def is_live(self, *sources: str) -> bool:
+        """Whether sources are loaded with Keras.
+
+        Args:
+            *sources: Paths, or `app:NAME`.
+
+        Returns:
+            Whether any of them needs it.
+
+        Raises:
+            UsageError: when an option says nothing about them.
+        """
+        from graphwd.sources import is_application
+
+        applications = any(map(is_application, sources))
+        if self.weights is not None and not applications:
+            raise click.UsageError(
+                f"--weights is for app:NAME; the file {sources[0]!r} has weights of its own.",
+                click.get_current_context(),
+            )
+        if self.modules and not (self.live or applications):
+            raise click.UsageError(
+                "--import is for --live: a file is read without the classes that it names.",
+                click.get_current_context(),
+            )
+        return self.live or applications
+
+    def load(self, source: str) -> Any:
+        """Loads a model.
+
+        Args:
+            source: A path, or `app:NAME`.
+
+        Returns:
+            A `keras.Model`.
+
+        Raises:
+            GraphwdError: when it can't be loaded, or a module can't be imported.
+        """
+        from graphwd import sources
+
+        if self.modules:
+            sources.import_keras()  # first, so that what it says at its start is silenced
+        for module in self.modules:
+            _import(module)
+        if sources.is_application(source):
+            kind = "ImageNet" if self.weights else "random (--weights imagenet gives trained ones)"
+            click.echo(f"graphwd: {source} has weights: {kind}.", err=True)
+        return sources.load(source, self.weights)
+
+
+def _import(name: str) -> None:
+    """Imports a module of the user's, from the current folder or wherever Python finds it."""
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        importlib.import_module(name.removesuffix(".py") if os.sep not in name else name)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise GraphwdError(
+            f"The module {name!r} can't be imported ({type(error).__name__}: {reason}); --import "
+            "takes a module's name, as in 'import my_layers', of the current folder or installed."
+        ) from error
+
+
+def complete_source(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Completes a saved model's name; those of architectures would take loading Keras.
+
+    Args:
+        context: Of the command.
+        parameter: Which one is completed.
+        incomplete: What was typed.
+
+    Returns:
+        A list of completions.
+    """
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_recipe(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Completes a recipe's name.
+
+    Args:
+        context: Of the command.
+        parameter: Which one is completed.
+        incomplete: What was typed.
+
+    Returns:
+        A list of completions.
+    """
+    from click.shell_completion import CompletionItem
+
+    from graphwd.policy import recipes
+
+    return [
+        CompletionItem(recipe.name, help=recipe.title)
+        for recipe in recipes()
+        if recipe.name.startswith(incomplete)
+    ]
+
+
+def check_recipe(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Refuses the name of no recipe.
+
+    Args:
+        context: Of the command.
+        parameter: Which one is checked.
+        value: What was given.
+
+    Returns:
+        The same.
+
+    Raises:
+        UsageError: with the nearest name.
+    """
+    from graphwd.policy import recipes
+
+    known = [recipe.name for recipe in recipes()]
+    if value is not None and value not in known:
+        raise click.UsageError(unknown("recipe", value, known), context)
+    return value
+
+
+def policy_options(function: _Function) -> _Function:
+    """Adds the options that say which policy; the function gets them as `choice`."""
+
+    @functools.wraps(function)
+    def command(
+        *args: Any,
+        policy_file: str | None,
+        recipe: str | None,
+        weight_decay: float | None,
+        l2: float | None,
+        **more: Any,
+    ) -> Any:
+        return function(*args, choice=PolicyChoice(policy_file, recipe, weight_decay, l2), **more)
+
+    made: Any = command
+    for option in (
+        click.option(
+            "--l2", type=float, metavar="X", help="Strength for --recipe: a factor of L2."
+        ),
+        click.option(
+            "--weight-decay",
+            type=float,
+            metavar="X",
+            help="Strength for --recipe, in the papers' unit: the same as --l2 X/2.",
+        ),
+        click.option(
+            "--recipe",
+            callback=check_recipe,
+            shell_complete=complete_recipe,
+            metavar="NAME",
+            help="A published recipe; 'graphwd recipes' lists them.",
+        ),
+        click.option(
+            "--policy",
+            "policy_file",
+            type=click.Path(),
+            metavar="FILE",
+            help="A policy file, .toml or .json.",
+        ),
+    ):
+        made = option(made)
+    return made  # type: ignore[no-any-return] # click has no type for what it decorates
+
+
+def live_options(function: _Function) -> _Function:
+    """Adds the options that say how a model is loaded; the function gets them as `loading`."""
+
+    @functools.wraps(function)
+    def command(
+        *args: Any, live: bool, weights: str | None, modules: tuple[str, ...], **more: Any
+    ) -> Any:
+        return function(*args, loading=Loading(live, weights, modules), **more)
+
+    made: Any = command
+    for option in (
+        click.option(
+            "--import",
+            "modules",
+            multiple=True,
+            metavar="MODULE",
+            help="With --live: import MODULE first, for classes of your own; may be repeated.",
+        ),
+        click.option(
+            "--weights",
+            type=click.Choice(["imagenet"]),
+            help="For app:NAME: download trained weights; without it they are random.",
+        ),
+        click.option(
+            "--live",
+            is_flag=True,
+            help="Load the file with Keras. Reaches weights inside composite layers.",
+        ),
+    ):
+        made = option(made)
+    return made  # type: ignore[no-any-return] # click has no type for what it decorates
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    help="Show tracebacks, and the warnings of other packages.",
+)
