@@ -1,4 +1,4 @@
-"""The README is true: its code runs, its commands parse, its recipes are the package's."""
+"""The README is true: its code and commands run, its recipes are the package's."""
 
 import os
 import re
@@ -7,8 +7,11 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import keras
 import pytest
+from click.testing import CliRunner
 
+import graphwd
 from graphwd.cli import cli
 from graphwd.policy import Policy, recipes
 
@@ -51,17 +54,105 @@ def test_policy_files_are_valid():
         assert len(Policy.from_dict(tomllib.loads(block))) > 0
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the commands find in their folder: two models, a policy and a module."""
+    folder = tmp_path_factory.mktemp("readme")
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv1")(inputs)
+    x = keras.layers.DepthwiseConv2D(3, name="depth")(x)
+    x = keras.layers.Dense(2, name="head")(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, x)
+    model.save(folder / "resnet.keras")
+    model.save(folder / "legacy.h5")
+    (folder / "decay.toml").write_text(blocks("toml")[0])
+    (folder / "my_layers.py").write_text("import keras")
+    return folder
+
+
 @pytest.mark.parametrize("line", commands())
-def test_commands_parse(line):
-    program, name, *arguments = shlex.split(line)
+def test_every_command_runs(line, folder, monkeypatch):
+    """In the order of the page, since later ones read what earlier ones write."""
+    monkeypatch.chdir(folder)
+    program, *arguments = shlex.split(line)
     assert program == "graphwd"
-    command = cli.commands[name]
-    context = command.make_context(name, arguments)
-    assert context.params
+    before = set(folder.iterdir())
+    result = CliRunner().invoke(cli, arguments, prog_name="graphwd")
+    assert result.exit_code == 0, result.output
+    written = [argument for argument in arguments if argument.endswith((".keras", ".h5", ".html"))]
+    if arguments[0] in ("rewrite", "report"):
+        assert {path.name for path in set(folder.iterdir()) - before} == {written[-1]}
+    else:
+        assert set(folder.iterdir()) == before
+        assert result.stdout
+
+
+def test_other_lines_for_the_shell_are_known():
+    """They install and test, which the continuous integration does."""
+    lines = [line for line in "".join(blocks("console")).splitlines() if "graphwd " not in line]
+    assert lines == [
+        SECOND_COMMAND,
+        'pip install -e ".[test]"',
+        "pytest tests/test_policy.py",
+        "pytest -m slow",
+    ]
+    assert (ROOT / "tests" / "test_policy.py").exists()
+
+
+def test_every_block_is_of_a_language_that_is_run():
+    fences = re.findall(r"^```(.*)$", README, re.MULTILINE)
+    assert set(fences[::2]) == {"console", "python", "toml"}
+    assert set(fences[1::2]) == {""}
+
+
+def test_pictures_are_there_and_told_in_words():
+    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
+    assert pictures
+    for words, path in pictures:
+        assert len(words) > 20
+        assert (ROOT / path).stat().st_size > 10_000
+
+
+def test_no_two_blank_lines():
+    assert "\n\n\n" not in README
 
 
 def test_commands_are_found():
     assert "graphwd rewrite app:MobileNet mobilenet-wd.keras --recipe mobilenet" in commands()
+
+
+def test_what_the_comparison_says_of_keras_is_so(tmp_path):
+    l2 = keras.regularizers.L2(0.1)
+
+    def model():
+        inputs = keras.Input((2,))
+        made = keras.Model(inputs, keras.layers.Dropout(0.5)(keras.layers.Dense(2)(inputs)))
+        made.compile("adam", "mse")
+        return made
+
+    one = model()
+    one.layers[1].kernel_regularizer = l2
+    assert len(one.losses) == 0
+    one.save(tmp_path / "one.keras")
+    assert len(keras.saving.load_model(tmp_path / "one.keras").losses) == 1
+
+    def regularized(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Dense):
+            config["kernel_regularizer"] = l2
+        return type(layer).from_config(config)
+
+    source = model()
+    source.layers[2].seed_generator.state.assign([1, 2])
+    clone = keras.models.clone_model(source, clone_function=regularized)
+    clone.set_weights(source.get_weights())
+    assert len(clone.losses) == 1
+    assert not clone.compiled
+    assert list(clone.layers[2].seed_generator.state.numpy()) != [1, 2]
+    copy = graphwd.rewrite(source, graphwd.Rule(l2, roles="kernel"))
+    assert len(copy.losses) == 1
+    assert copy.compiled
+    assert list(copy.layers[2].seed_generator.state.numpy()) == [1, 2]
 
 
 def test_recipes_are_the_packages_own():
