@@ -3,6 +3,7 @@
 import importlib
 import json
 import pathlib
+import sys
 import tempfile
 import time
 
@@ -37,19 +38,29 @@ def main(names: tuple[str, ...], quick: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = pathlib.Path(folder) if quick else harness.RESULTS
         pictures = pathlib.Path(folder) if quick else harness.PICTURES
+        failed = {}
         with progress.bar() as bar:
             for name in chosen:
-                measure(name, results, bar, quick=quick)
-                draw(name, results, pictures)
+                try:
+                    measure(name, results, bar, quick=quick)
+                    draw(name, results, pictures)
+                except harness.BenchmarkError as error:  # the others go on; said at the end
+                    failed[name] = error
         if TABLES in names:
             for name in page.measured(results):
                 draw(name, results, pictures)
         if not quick:
             page.write(results)
         for name in chosen:
+            if name in failed:
+                continue
             for table in page.tables(name, results).values():
                 console.print(table.rich())
                 console.print()
+    for name, error in failed.items():
+        console.print(f"{name} failed and keeps its former results. {error}", markup=False)
+    if failed:
+        sys.exit(1)
 
 
 def measure(name: str, results: pathlib.Path, bar: progress.Bar, *, quick: bool) -> None:
