@@ -7,7 +7,6 @@ import sys
 import textwrap
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from graphwd.plans import Plan
@@ -222,12 +221,7 @@ class Progress:
             self._bar.add_task(self._step, total=None)
             self._bar.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
         with self._lock:

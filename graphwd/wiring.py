@@ -256,26 +256,33 @@ class _FunctionalReader:
         pending = [(position, value)]
         while pending:
             position, value = pending.pop()
-            items: Iterable[tuple[Any, Any]]
-            if isinstance(value, dict):
-                if value.get("class_name") == "__keras_tensor__":
-                    config = value.get("config")
-                    history = config.get("keras_history") if isinstance(config, dict) else None
-                    if config is not None and history is not None:
-                        data = {"shape": config.get("shape"), "dtype": config.get("dtype")}
-                        self._refer(self.inner, call, position, history, data)
-                        continue
-                items = value.items()
-            elif isinstance(value, (list, tuple)) and not _is_plain(value):
-                items = enumerate(value)
-            else:
+            if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
+                config = value.get("config")
+                history = config.get("keras_history") if isinstance(config, dict) else None
+                if config is not None and history is not None:
+                    data = {"shape": config.get("shape"), "dtype": config.get("dtype")}
+                    self._refer(self.inner, call, position, history, data)
+                    continue
+            if isinstance(value, (list, tuple)) and _is_plain(value):
                 self._keep(call, position, value)
                 continue
-            if not value:
-                self._keep(call, position, value)
-            elif len(position) > _DEEPEST_ARGUMENT:
-                raise self._too_deep(call)
-            pending += [((*position, key), each) for key, each in items][::-1]
+            pending += self._opened(call, position, value)
+
+    def _opened(self, call: Call, position: Position, value: Any) -> list[tuple[Position, Any]]:
+        """What a container holds, last first, since walks are stacks; all else is kept as it is."""
+        items: Iterable[tuple[Any, Any]]
+        if isinstance(value, Mapping):
+            items = value.items()
+        elif isinstance(value, (list, tuple)):
+            items = enumerate(value)
+        else:
+            items = ()
+        found = [((*position, key), each) for key, each in items][::-1]
+        if not found:
+            self._keep(call, position, value)
+        elif len(position) > _DEEPEST_ARGUMENT:
+            raise self._too_deep(call)
+        return found
 
     def _walk_legacy(self, call: Call, node: Any) -> None:
         """Finds the tensors in Keras 2's: `[layer, call, tensor, keyword arguments]`, nested."""
@@ -290,19 +297,7 @@ class _FunctionalReader:
                 if len(value) == 4 and value[3]:
                     pending.append(((*position, "kwargs"), value[3], False))
                 continue
-            items: Iterable[tuple[Any, Any]]
-            if isinstance(value, Mapping):
-                items = value.items()
-            elif isinstance(value, (list, tuple)):
-                items = enumerate(value)
-            else:
-                self._keep(call, position, value)
-                continue
-            if not value:
-                self._keep(call, position, value)
-            if len(position) > _DEEPEST_ARGUMENT:
-                raise self._too_deep(call)
-            pending += [((*position, key), each, first) for key, each in items][::-1]
+            pending += [(*one, first) for one in self._opened(call, position, value)]
 
     def _is_legacy(self, value: list[Any] | tuple[Any, ...], first: bool) -> bool:
         """Tells a legacy reference; among keyword arguments only the layer's name gives it away."""
@@ -318,22 +313,11 @@ class _FunctionalReader:
         pending: list[tuple[Position, Any]] = [((word,), value)]
         while pending:
             position, value = pending.pop()
-            items: Iterable[tuple[Any, Any]]
-            if isinstance(value, Mapping):
-                items = value.items()
-            elif isinstance(value, (list, tuple)):
-                if len(value) == 3 and isinstance(value[0], str):
-                    self._refer(self.ends, call, position, value, {})
-                    continue
-                items = enumerate(value)
-            else:
-                self._keep(call, position, value)
+            is_list = isinstance(value, (list, tuple))
+            if is_list and len(value) == 3 and isinstance(value[0], str):
+                self._refer(self.ends, call, position, value, {})
                 continue
-            if not value:
-                self._keep(call, position, value)
-            if len(position) > _DEEPEST_ARGUMENT:
-                raise self._too_deep(call)
-            pending += [((*position, key), each) for key, each in items][::-1]
+            pending += self._opened(call, position, value)
 
     def _refer(
         self,

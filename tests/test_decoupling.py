@@ -6,6 +6,7 @@ import pytest
 from keras import layers, regularizers
 
 import graphwd
+from tests.composite import Composite
 from tests.sample_models import sample_models
 
 SAMPLES = sample_models()
@@ -116,18 +117,6 @@ def test_last_rule_decides_and_what_no_rule_matches_is_left_out():
 
 
 def test_weights_that_no_config_reaches_are_decayed_too():
-    class Composite(layers.Layer):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.inner = layers.Dense(3, name="inner")
-
-        def build(self, shape):
-            self.inner.build(shape)
-            self.scale = self.add_weight(shape=(3,), initializer="ones", name="scale")
-
-        def call(self, x):
-            return self.inner(x) * self.scale
-
     model = keras.Sequential([keras.Input((4,)), Composite(name="own")])
     policy = graphwd.Rule(regularizers.L2(0.25), roles=["kernel", "scale"])
     before = one_step(model, policy, keras.optimizers.SGD(0.125))

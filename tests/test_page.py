@@ -18,6 +18,7 @@ from keras import layers, regularizers
 import graphwd
 from graphwd import page
 from tests.browser import BROWSER, browse, make_picture, screenshot
+from tests.composite import Composite
 from tests.sample_models import sample_models
 
 SAMPLES = sample_models()
@@ -28,20 +29,6 @@ POLICY = graphwd.Policy(
     ]
 )
 NASTY = "a'b\"&<script>alert(1)</script>"
-
-
-class Composite(layers.Layer):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.inner = layers.Dense(3, name="inner")
-
-    def build(self, shape):
-        self.inner.build(shape)
-        self.scale = self.add_weight(shape=(3,), initializer="ones", name="scale")
-        self.shift = self.add_weight(shape=(3,), initializer="zeros", name="shift")
-
-    def call(self, x):
-        return self.inner(x) * self.scale + self.shift
 
 
 def rich_model():
