@@ -172,7 +172,12 @@ def is_initialized(variable: Any) -> bool:
 
 def initialize(variable: Any, tensor: Any) -> None:
     """Gives a variable its first value, without drawing one at random."""
-    variable._initialize(tensor)
+    before = _deferral.initializing
+    _deferral.initializing = True
+    try:
+        variable._initialize(tensor)
+    finally:
+        _deferral.initializing = before
     variable._initializer = None
 
 
@@ -182,6 +187,7 @@ class _Deferral(threading.local):
     def __init__(self) -> None:
         self.waiting: list[list[Any]] = []
         self.placeholder: Callable[[Any], Any] | None = None
+        self.initializing = False
 
 
 _deferral = _Deferral()
@@ -289,7 +295,8 @@ def _wait_again(variable: Any) -> None:
 
 def _assign_first(variable: Any, value: Any) -> None:
     """A layer's `build` may assign to its variables; the first value ends the wait."""
-    if _deferral.waiting and variable._value is None:
+    # On JAX the first value itself is assigned.
+    if _deferral.waiting and not _deferral.initializing and variable._value is None:
         initialize(variable, value)
     else:
         _originals[VARIABLE, "_direct_assign"](variable, value)
