@@ -10,7 +10,7 @@
 | `Variable._shape` | a shape that is a plain tuple on all backends | it is made from `shape` |
 | `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
 | `Variable._initialize_with_initializer`, `._deferred_initialize`, `._direct_assign`, `._initialize`, `._value` | no random numbers for weights that are about to be copied | they are drawn and overwritten |
-| `Layer.__setattr__`, `inspect` in two modules, `serialize_dict`, `record_object_after_serialization` | much that Keras does again for each layer is left out | it takes its time |
+| `Layer.__setattr__`, `inspect` and `backend` in the modules that ask them | much that Keras does again for each layer is left out | it takes its time |
 | `Function._nodes` and the like | put the calls of a shared layer back into their order | the calls keep the order of the traversal |
 | `Trainer._compile_config`, `Optimizer._trainable_variables`, `._learning_rate` | compile arguments as the user gave them, serializable or not | what Keras can serialize is carried |
 """  # noqa: E501 # a table row can't be broken
@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -90,12 +91,15 @@ def members(model: Any) -> list[Any]:
     return list(model.operations)
 
 
-def graph_config(model: Any, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+def graph_config(
+    model: Any, serialize: Callable[[Any], dict[str, Any]], *, calls: bool = True
+) -> dict[str, Any]:
     """What the `get_config` of a graph model returns, without a deep copy of it at each level.
 
     Args:
         model: A graph model.
         serialize: Serializes a layer or operation.
+        calls: Whether to tell the calls of the layers, or the layers alone.
 
     Returns:
         The config.
@@ -108,6 +112,9 @@ def graph_config(model: Any, serialize: Callable[[Any], dict[str, Any]]) -> dict
             config["build_input_shape"] = model._layers[0].batch_shape
         return config
     config = {"name": model.name, "trainable": model.trainable}
+    if not calls:
+        config["layers"] = [serialize(operation) for operation in model.operations]
+        return config
     number: dict[str, int] = {}
     for operation in model.operations:
         count = int(is_functional(operation))  # a model's first call is the one it is made of
@@ -118,14 +125,14 @@ def graph_config(model: Any, serialize: Callable[[Any], dict[str, Any]]) -> dict
                 count += 1
     config["layers"] = []
     for operation in model.operations:
-        calls = [
+        nodes = [
             serialize_node(node, own_nodes=model._nodes)
             for index, node in enumerate(operation._inbound_nodes)
             if make_node_key(operation, index) in model._nodes
         ]
         entry = serialize(operation)
         entry["name"] = operation.name
-        entry["inbound_nodes"] = [call for call in calls if call is not None]
+        entry["inbound_nodes"] = [node for node in nodes if node is not None]
         config["layers"].append(entry)
 
     def place(tensor: Any) -> list[Any]:
@@ -228,7 +235,8 @@ def quickened() -> Iterator[None]:
 
     That is the search for something to track in plain attributes, which takes half of the time
     of making a layer, the signatures of the same methods, and the question whether an initializer
-    is a tensor. Keras's methods are replaced once for all threads that ask for it at a time.
+    or a function is a tensor. Keras's methods are replaced once for all threads that ask for it
+    at a time.
     """
     global _installed
     with _installing:
@@ -251,8 +259,9 @@ def _replacements() -> list[tuple[Any, str, Any]]:
     signatures = _Signatures()
     replacements: list[tuple[Any, str, Any]] = [
         (keras.Layer, "__setattr__", _set_attribute),
-        (serialization_lib, "serialize_keras_object", _serialize_object),
     ]
+    if hasattr(serialization_lib, "backend"):
+        replacements.append((serialization_lib, "backend", _Backend()))
     for module in (keras.src.layers.layer, keras.src.ops.operation):
         if hasattr(module, "inspect"):
             replacements.append((module, "inspect", signatures))
@@ -263,17 +272,6 @@ def _replacements() -> list[tuple[Any, str, Any]]:
             (VARIABLE, "_direct_assign", _assign_first),
         ]
     return replacements
-
-
-def _serialize_object(value: Any) -> Any:
-    """As `serialize_keras_object`, which asks an initializer first whether it is a tensor."""
-    if isinstance(value, _PARTS):
-        config = serialization_lib.serialize_dict(value.get_config())
-        serialized = serialize_with_public_class(type(value), config)
-        if serialized is not None:
-            serialization_lib.record_object_after_serialization(value, serialized)
-            return serialized
-    return _originals[serialization_lib, "serialize_keras_object"](value)
 
 
 def _wait(variable: Any, initializer: Any) -> None:
@@ -303,11 +301,13 @@ def _assign_first(variable: Any, value: Any) -> None:
 
 
 _KNOWN = ("builtins", "keras", "tensorflow")
-_PARTS: Any = (
+_NO_TENSORS: Any = (
+    types.FunctionType,
     keras.initializers.Initializer,
     keras.constraints.Constraint,
     keras.regularizers.Regularizer,
     keras.DTypePolicy,
+    keras.Layer,
 )
 _TRACKED: Any = (
     *(keras.Variable, keras.Layer, keras.Metric, keras.random.SeedGenerator),
@@ -315,6 +315,22 @@ _TRACKED: Any = (
 )
 _plain_classes: dict[type, bool] = {}
 _plain_names: dict[type, dict[str, bool]] = {}
+
+
+class _Backend:
+    """Stands for the backend in Keras's serialization, which asks of all whether it is a tensor.
+
+    TensorFlow takes its time to say no, for it looks at the methods of the object's class.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_originals[serialization_lib, "backend"], name)
+
+    def is_tensor(self, value: Any) -> bool:
+        """As `keras.backend.is_tensor`."""
+        if isinstance(value, _NO_TENSORS):
+            return False
+        return bool(_originals[serialization_lib, "backend"].is_tensor(value))
 
 
 class _Signatures:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from graphwd import carrier, regularizers, serializing, survey, verification, walk
+from graphwd import _keras, carrier, regularizers, serializing, survey, verification, walk
 from graphwd.errors import EquivalenceError, ModelError
 from graphwd.plans import Plan
 from graphwd.slots import SUFFIX, Pointer, set_regularizers
@@ -30,38 +30,56 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
     """
     restore = carrier.snapshot(found.model)
     try:
-        for unit in found.units:
-            _edit_unit(found, unit, plan)
-        if verify and _tells_config(found.model):
-            expected = set_regularizers(found.serialized, plan.config_edits())
-            comparison = verification.compare(
-                expected, serializing.serialize(found.model), match="names"
-            )
-            if not comparison.ok:
-                raise EquivalenceError(
-                    f"The model's config does not say what the plan says "
-                    f"({comparison.problems[0]}); rewrite without in_place=True instead.",
-                    comparison,
-                )
+        with _keras.quickened():
+            _edit(found, plan, verify=verify)
     except BaseException:
         restore()
         raise
     return found.model
 
 
-def _tells_config(model: Any) -> bool:
-    """Whether a model can be serialized; one that can't be is edited, but can't be saved."""
+def _edit(found: survey.Survey, plan: Plan, *, verify: bool) -> None:
+    edited = [unit for unit in found.units if _edit_unit(found, unit, plan)]
+    if verify:
+        for unit in edited:
+            _prove(found, unit, plan)
+
+
+def _prove(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
+    """Compares the config of an edited layer with the planned one; no other layer was touched.
+
+    A layer that can't tell its config is edited all the same, but can't be saved.
+    """
     try:
-        serializing.serialize(model)
+        actual = serializing.serialize(unit.layer)
     except ModelError:
-        return False
-    return True
+        return
+    before: Any = found.serialized
+    for key in unit.pointer:
+        before = before[key]
+    values = {
+        pointer: plan.decisions[index].after
+        for pointer, index in unit.slots.items()
+        if plan.decisions[index].changes
+    }
+    comparison = verification.compare(
+        set_regularizers(before, values), actual, match="names", known=list(unit.slots)
+    )
+    if not comparison.ok:
+        raise EquivalenceError(
+            f"The config of layer {unit.layer.name!r} does not say what the plan says "
+            f"({comparison.problems[0]}); rewrite without in_place=True instead.",
+            comparison,
+        )
 
 
-def _edit_unit(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
+def _edit_unit(found: survey.Survey, unit: survey.Unit, plan: Plan) -> bool:
+    """Edits a layer if the plan wants it otherwise than it is, and says whether it did."""
+    edited = False
     for pointer, index in unit.slots.items():
         if plan.decisions[index].changes:
             _set_in_config(found, unit, pointer, index, plan.decisions[index].after)
+            edited = True
     in_config = set(unit.slots.values())
     carried = []
     for index, slot in unit.governs.items():
@@ -72,8 +90,13 @@ def _edit_unit(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
             carried.append(carrier.penalty(index, unit.weights[index], role, dict(decision.after)))
         if not regularizers.equal(regularizers.serialize(variable.regularizer), decision.after):
             variable.regularizer = _deserialized(decision.after)
-    carrier.attach(unit.layer, carried, carrier.fingerprint(unit.weights))
-    carrier.hand_down(unit.layer)
+            edited = True
+    if carried != carrier.carried_penalties(unit.layer):
+        carrier.attach(unit.layer, carried, carrier.fingerprint(unit.weights))
+        edited = True
+    if edited:
+        carrier.hand_down(unit.layer)
+    return edited
 
 
 def _set_in_config(

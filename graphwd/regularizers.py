@@ -16,6 +16,9 @@ from graphwd.errors import PolicyError
 Serialized: TypeAlias = Mapping[str, Any]
 """What Keras writes into a config for one regularizer."""
 
+NONE = "none"
+"""What a policy file has for no regularizer: TOML has no null."""
+
 _KERAS = ("keras", "tf_keras")
 _STOCK = {"L1": ("l1",), "L2": ("l2",), "L1L2": ("l1", "l2")}
 
@@ -130,6 +133,8 @@ def normalize(serialized: Serialized | None) -> Any:
 
 def equal(one: Serialized | None, other: Serialized | None) -> bool:
     """Whether two serialized regularizers mean the same penalty."""
+    if one is None or other is None or one is other:
+        return one is other
     return bool(normalize(one) == normalize(other))
 
 

@@ -14,7 +14,9 @@ from graphwd.slots import strip_carried
 _ATOMS = frozenset((type(None), bool, int, float, str))
 
 
-def serialize(layer: Any, *, as_far_as_possible: bool = False) -> dict[str, Any]:
+def serialize(
+    layer: Any, *, as_far_as_possible: bool = False, calls: bool = True
+) -> dict[str, Any]:
     """A layer or model as Keras serializes it, but for compile state and what graphwd carries.
 
     Compile state may hold what can't be serialized, and a rewrite does not need it.
@@ -23,6 +25,7 @@ def serialize(layer: Any, *, as_far_as_possible: bool = False) -> dict[str, Any]
         layer: A live layer or model.
         as_far_as_possible: Whether a layer that can't tell its config stands there with its
             class and its name alone.
+        calls: Whether a graph tells the calls of its layers, too.
 
     Returns:
         The serialized layer.
@@ -32,12 +35,12 @@ def serialize(layer: Any, *, as_far_as_possible: bool = False) -> dict[str, Any]
     """
     with _keras.quickened(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns of every lambda, which is not at issue here
-        serialized = _serialized(layer, as_far_as_possible)
+        serialized = _serialized(layer, as_far_as_possible, calls)
     serialized.pop("compile_config", None)
     return serialized
 
 
-def _serialized(layer: Any, as_far_as_possible: bool) -> dict[str, Any]:
+def _serialized(layer: Any, as_far_as_possible: bool, calls: bool) -> dict[str, Any]:
     if not isinstance(layer, keras.Layer):  # an operation of keras.ops
         return dict(keras.saving.serialize_keras_object(layer))
     cls = carrier.base_class(type(layer))
@@ -45,7 +48,7 @@ def _serialized(layer: Any, as_far_as_possible: bool) -> dict[str, Any]:
     try:
         if _keras.is_graph(layer):
             serialized["config"] = _keras.graph_config(
-                layer, lambda member: _serialized(member, as_far_as_possible)
+                layer, lambda member: _serialized(member, as_far_as_possible, calls), calls=calls
             )
         else:
             serialized["config"] = _plain(carrier.plain_config(layer))

@@ -32,6 +32,7 @@ class Unit:
         names: Layer names from the model inwards, with the unit's own.
         layers: Class names likewise.
         weights: Everything in it that was created trainable.
+        pointer: Where its serialized form stands first in the survey's.
         slots: Maps pointers into the unit's serialized form to indices of the survey's slots.
         governs: Maps indices of `weights` to indices of the survey's slots.
     """
@@ -40,6 +41,7 @@ class Unit:
     names: tuple[str, ...]
     layers: tuple[str, ...]
     weights: list[walk.Weight]
+    pointer: Pointer = ()
     slots: dict[Pointer, int] = field(default_factory=dict)
     governs: dict[int, int] = field(default_factory=dict)
 
@@ -50,7 +52,8 @@ class Survey:
 
     Attributes:
         model: The live model.
-        serialized: The model as Keras serializes it, without what graphwd carries in it.
+        serialized: The model as Keras serializes it, without what graphwd carries in it; for an
+            edit in place without the calls of its layers, which stay as they are.
         slots: Every slot and every weight that no slot reaches.
         units: The units, each once, though it may stand in several places.
         differences: Slots whose variables have another regularizer than the config says.
@@ -80,7 +83,7 @@ def survey(model: Any, probe: Probe | None = None, *, in_place: bool = False) ->
     Raises:
         ModelError: when the model can't be serialized.
     """
-    serialized = serialize(model, as_far_as_possible=in_place)
+    serialized = serialize(model, as_far_as_possible=in_place, calls=not in_place)
     units, pointers = _units(model)
     slots = _slots(serialized, units, pointers)
     trainable = {id(variable) for variable in model.trainable_variables}
@@ -170,6 +173,8 @@ def penalisable(variable: Any) -> bool:
 
 
 def _note_difference(slot: Slot, variable: Any, differences: list[str]) -> None:
+    if variable.regularizer is None and slot.regularizer is None:
+        return
     actual = regularizers.serialize(variable.regularizer)
     if not regularizers.equal(actual, slot.regularizer):
         differences.append(
@@ -223,7 +228,7 @@ def _units(model: Any) -> tuple[list[Unit], dict[int, list[Pointer]]]:
             continue
         if id(place.layer) not in pointers:
             weights = walk.weights(place.layer)
-            units.append(Unit(place.layer, place.names, place.layers, weights))
+            units.append(Unit(place.layer, place.names, place.layers, weights, place.pointer))
         pointers.setdefault(id(place.layer), []).append(place.pointer)
     return units, pointers
 

@@ -190,7 +190,7 @@ def test_a_large_model_takes_no_copy_of_its_weights():
     inputs_for(model)
     handle = model.get_layer("dense").kernel
     plan = graphwd.plan(model, "l2")
-    found = survey.survey(model, cloning.probe)
+    found = survey.survey(model, cloning.probe, in_place=True)
     inplace.edit(found, plan)
     assert model.get_layer("dense").kernel is handle
     assert isinstance(handle.regularizer, regularizers.L2)
