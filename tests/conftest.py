@@ -11,6 +11,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from hypothesis import HealthCheck, settings
 
+from tests.effort import examples
+
 # Building a Keras model takes tens of milliseconds, so drawing is slow by nature.
 SUPPRESSED = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -18,7 +20,7 @@ settings.register_profile(
     "ci",
     derandomize=True,
     deadline=None,
-    max_examples=60,
+    max_examples=examples(60),
     print_blob=True,
     suppress_health_check=SUPPRESSED,
 )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import graphwd
 from graphwd import cloning, survey
 from tests import oracle
+from tests.effort import examples
 from tests.strategies import build, inputs_for, policies, recipes, sample_models
 
 POLICY = {
@@ -127,7 +128,7 @@ def assert_reloads(model, rewritten, path) -> None:
     assert oracle.losses_sum(loaded) == pytest.approx(expected, rel=tolerance(model), abs=1e-7)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(case=cases())
 def test_only_regularizers_change(case):
     model, policy = build_case(case)
@@ -136,7 +137,7 @@ def test_only_regularizers_change(case):
     assert_keeps_the_model(model, rewritten)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(case=cases(unreachable=True))
 def test_the_penalty_is_the_sum_by_hand(case):
     model, policy = build_case(case)
@@ -164,7 +165,7 @@ def assert_regularizers(actual, expected) -> None:
         }
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(case=cases(unreachable=True))
 def test_saving_and_loading_keep_it(tmp_path_factory, case):
     model, policy = build_case(case)
@@ -172,7 +173,7 @@ def test_saving_and_loading_keep_it(tmp_path_factory, case):
     assert_reloads(model, graphwd.rewrite(model, policy), path)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(case=cases(unreachable=True))
 def test_the_original_is_untouched(case):
     model, policy = build_case(case)
@@ -185,7 +186,7 @@ def test_the_original_is_untouched(case):
         assert after[key] == value, key
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(case=cases(unreachable=True))
 def test_twice_is_once(case):
     model, policy = build_case(case)
@@ -215,7 +216,7 @@ def without_regularizers(value):
     return [without_regularizers(item) for item in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(case=cases(unreachable=True))
 def test_removing_all_gives_the_plain_model(case):
     model, policy = build_case(case)
@@ -227,7 +228,7 @@ def test_removing_all_gives_the_plain_model(case):
     assert_same_weights(model, removed)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(case=cases(unreachable=True))
 def test_verify_accepts_every_rewrite(case):
     model, policy = build_case(case)
@@ -258,7 +259,7 @@ def canonical(value):
     return float(np.float32(value)) if isinstance(value, float) else value
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(case=cases())
 def test_a_rewritten_file_is_the_file_of_the_rewritten_model(tmp_path_factory, case):
     model, policy = build_case(case)
@@ -376,6 +377,9 @@ def test_wrong_rewrites_are_refused(monkeypatch):
     assert graphwd.rewrite(model, "l2", verify=False) is not model
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="each penalty is a compilation on JAX: minutes"
+)
 def test_thousands_of_layers_in_a_row():
     """Keras itself stops near 900 chained calls; rewrite goes as far as Keras does."""
     inputs = keras.Input((2,))

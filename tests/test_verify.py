@@ -13,6 +13,7 @@ from keras import layers, regularizers
 
 import graphwd
 from tests import oracle
+from tests.effort import examples
 from tests.strategies import build, fill, recipes
 
 POLICY = graphwd.Policy(
@@ -421,7 +422,7 @@ def test_a_file_and_a_live_model(original, tmp_path):
 # ---------------------------------------------------------------- faults in generated models
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(recipe=recipes(unreachable=True, compiled=False, max_steps=5), data=st.data())
 def test_one_flipped_bit_anywhere_is_found(recipe, data):
     note(f"recipe = {recipe!r}")
@@ -441,7 +442,7 @@ def test_one_flipped_bit_anywhere_is_found(recipe, data):
     assert graphwd.verify(model, rewritten, POLICY).ok
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(recipe=recipes(unreachable=True, compiled=False, max_steps=5), data=st.data())
 def test_one_wrong_regularizer_anywhere_is_found(recipe, data):
     note(f"recipe = {recipe!r}")
@@ -459,7 +460,7 @@ def test_one_wrong_regularizer_anywhere_is_found(recipe, data):
     assert graphwd.verify(model, rewritten, POLICY).ok
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(recipe=recipes(compiled=False, max_steps=5), data=st.data())
 def test_one_frozen_layer_anywhere_is_found(recipe, data):
     note(f"recipe = {recipe!r}")
