@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -238,6 +239,32 @@ def write_all(target: io.FileIO, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[target.write(rest) :]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a small file at once or not at all; one that is there is replaced.
+
+    Args:
+        path: Its path. A symbolic link stays one; permissions stay, too.
+        data: What is to be in it.
+
+    Raises:
+        OSError: when it can't be written. What was there is unchanged.
+    """
+    target = os.path.realpath(path)
+    temporary = f"{target}.{os.urandom(8).hex()}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if os.path.exists(target):
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
 
 
 @contextmanager

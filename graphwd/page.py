@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from graphwd import drawing, regularizers
 from graphwd.decisions import Decision
 from graphwd.errors import ModelError
+from graphwd.files import write_whole
 from graphwd.outcome import Outcome, Penalties
 from graphwd.slots import strip_carried
 from graphwd.summary import Summary, count_parameters
@@ -126,21 +126,7 @@ def save_html(plan: Outcome, path: str | os.PathLike[str]) -> None:
         plan: A plan, or any other `Outcome`.
         path: The file's path; what is there is replaced.
     """
-    text = render(plan)
-    target = os.path.realpath(path)
-    descriptor, temporary = tempfile.mkstemp(
-        dir=os.path.dirname(target), prefix=".graphwd-", suffix=".html"
-    )
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # a temporary file is its owner's alone
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_whole(path, render(plan).encode("utf-8"))
 
 
 class Marks:

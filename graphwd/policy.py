@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import difflib
 import fnmatch
 import functools
 import importlib.resources
-import json
-import math
-import numbers
 import os
 import re
-import shutil
 import tomllib
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-import tomli_w
-
-from graphwd import regularizers
+from graphwd import parsing, policyfiles, regularizers
 from graphwd.errors import PolicyError
+from graphwd.parsing import suggest as suggest  # part of this module's interface
 
 PENALTY_ROLES = ("!bias", "!gamma", "!beta", "!alpha", "!activity")
 """Where a bare regularizer goes that is given as a policy: every role but these."""
 
 _SELECTORS = ("roles", "layers", "paths")
 _STRENGTHS = ("l1", "l2", "weight_decay", "regularizer")
-_NONE = "none"  # TOML has no null
-
-# Keras's own regularizers: their factors, and the value of a factor that a config leaves out
-# (None: it must be there, since Keras would fill in 0.01, which nobody means).
-_STOCK: Mapping[str, Mapping[str, float | None]] = {
-    "L1": {"l1": None},
-    "L2": {"l2": None},
-    "L1L2": {"l1": 0.0, "l2": 0.0},
-}
-_MAX_DEPTH = 32  # of a regularizer's config, which may come from a hostile file
 
 
 class Selectable(Protocol):
@@ -107,11 +88,11 @@ class Rule:
             )
         serialized = regularizers.serialize(regularizer)
         if serialized is not None:
-            serialized = _canonical(serialized, "The rule's regularizer")
+            serialized = parsing.canonical(serialized, "The rule's regularizer")
         values = {
-            "roles": None if roles is None else _patterns(roles, "roles", "The rule"),
-            "layers": None if layers is None else _patterns(layers, "layers", "The rule"),
-            "paths": None if paths is None else _patterns(paths, "paths", "The rule"),
+            "roles": None if roles is None else parsing.patterns(roles, "roles", "The rule"),
+            "layers": None if layers is None else parsing.patterns(layers, "layers", "The rule"),
+            "paths": None if paths is None else parsing.patterns(paths, "paths", "The rule"),
         }
         key = (regularizers.normalize(serialized), *values.values())
         for name, value in {**values, "_serialized": serialized, "_key": key}.items():
@@ -158,7 +139,7 @@ class Rule:
             patterns = getattr(self, key)
             if patterns is not None:
                 entry[key] = list(patterns)
-        entry.update(_strength(self._serialized))
+        entry.update(parsing.strength(self._serialized))
         return entry
 
     def __eq__(self, other: object) -> bool:
@@ -281,15 +262,15 @@ class Policy:
         """
         if not isinstance(data, Mapping):
             raise PolicyError(
-                f"A policy is a table with a list `rules`, but this is {_kind(data)}."
+                f"A policy is a table with a list `rules`, but this is {parsing.kind(data)}."
             )
-        _check_keys(data, ("rules",), "The policy")
+        parsing.check_keys(data, ("rules",), "The policy")
         if "rules" not in data:
             raise PolicyError("The policy has no `rules`: give it a list of rules.")
         entries = data["rules"]
         if not isinstance(entries, (list, tuple)):
             raise PolicyError(
-                f"The policy's `rules` is {_kind(entries)}; make it a list of tables."
+                f"The policy's `rules` is {parsing.kind(entries)}; make it a list of tables."
             )
         return cls([_rule_from(entry, number) for number, entry in enumerate(entries, 1)])
 
@@ -316,30 +297,11 @@ class Policy:
             PolicyError: when the file can't be read, or is not a policy; it names the file, and
                 the line or the rule.
         """
-        suffix = _suffix(path)
-        where = f"Policy file '{os.fspath(path)}'"
+        data = policyfiles.read_table(path)
         try:
-            text = Path(path).read_bytes().decode("utf-8-sig")
-        except OSError as error:
-            raise PolicyError(f"{where} can't be read: {error.strerror or error}.") from error
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            raise PolicyError(f"{where} is not UTF-8 (line {line}); save it as UTF-8.") from error
-        try:
-            data = _parse_json(text) if suffix == ".json" else tomllib.loads(text)
             return cls.from_dict(data)
-        except json.JSONDecodeError as error:
-            raise PolicyError(
-                f"{where} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-            ) from error
-        except tomllib.TOMLDecodeError as error:
-            raise PolicyError(f"{where} is not TOML: {str(error).rstrip('.')}.") from error
-        except RecursionError as error:
-            raise PolicyError(f"{where} is nested too deep to be a policy.") from error
         except PolicyError as error:
-            raise PolicyError(f"{where}: {error}") from error
-        except ValueError as error:  # a number of more digits than Python converts
-            raise PolicyError(f"{where} has a number that can't be read: {error}.") from error
+            raise PolicyError(f"{policyfiles.name_of(path)}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a policy file that `load` reads back to an equal policy.
@@ -353,25 +315,7 @@ class Policy:
         Raises:
             PolicyError: when the file can't be written, or TOML has no way to write a rule.
         """
-        suffix = _suffix(path)
-        data = self.to_dict()
-        try:
-            if suffix == ".json":
-                text = json.dumps(data, indent=2) + "\n"
-            else:
-                for number, entry in enumerate(data["rules"], 1):
-                    _without_null(entry, number)
-                text = tomli_w.dumps(data)
-            _write_atomically(path, text.encode("utf-8"))
-        except OSError as error:
-            raise PolicyError(
-                f"Policy file '{os.fspath(path)}' can't be written: {error.strerror or error}."
-            ) from error
-        except UnicodeEncodeError as error:
-            raise PolicyError(
-                f"Policy file '{os.fspath(path)}' can't be written: {error.object!r} "
-                "is not text that UTF-8 can hold."
-            ) from error
+        policyfiles.write_table(path, self.to_dict())
 
     @classmethod
     def recipe(
@@ -400,7 +344,7 @@ class Policy:
         """
         known = _recipes()
         if name not in known:
-            hint = _hint(name, known) if isinstance(name, str) else ""
+            hint = parsing.hint(name, known) if isinstance(name, str) else ""
             raise PolicyError(
                 f"There is no recipe {name!r}{hint}; the recipes are {', '.join(known)}."
             )
@@ -453,9 +397,9 @@ class Recipe:
         if weight_decay is not None and l2 is not None:
             raise PolicyError("Give weight_decay or l2, not both: weight_decay x is l2 x/2.")
         if weight_decay is not None:
-            strength = regularizers.from_weight_decay(_factor(weight_decay, "weight_decay"))
+            strength = regularizers.from_weight_decay(parsing.factor(weight_decay, "weight_decay"))
         elif l2 is not None:
-            strength = regularizers.l2(_factor(l2, "l2"))
+            strength = regularizers.l2(parsing.factor(l2, "l2"))
         else:
             return self.policy
         return Policy(
@@ -487,31 +431,6 @@ def recipes() -> tuple[Recipe, ...]:
     return tuple(_recipes().values())
 
 
-def suggest(word: str, candidates: Iterable[str]) -> str | None:
-    """What a misspelt word was probably meant to be.
-
-    Args:
-        word: String, as the user wrote it.
-        candidates: Strings, what could have been meant.
-
-    Returns:
-        The nearest candidate, whatever its case, or `None` when none is near.
-
-    Example:
-    ```python
-    suggest("kernal", ["kernel", "bias"])  # "kernel"
-    ```
-    """
-    spellings = {candidate.lower(): candidate for candidate in candidates}
-    close = difflib.get_close_matches(word.lower(), spellings, n=1)
-    return spellings[close[0]] if close else None
-
-
-def _hint(word: str, candidates: Iterable[str]) -> str:
-    nearest = suggest(word, candidates)
-    return f" (did you mean '{nearest}'?)" if nearest else ""
-
-
 @functools.cache
 def _recipes() -> dict[str, Recipe]:
     text = importlib.resources.files("graphwd").joinpath("recipes.toml").read_text("utf-8")
@@ -538,10 +457,10 @@ def _rule_from(entry: Any, number: int) -> Rule:
     where = f"Rule {number}"
     if not isinstance(entry, Mapping):
         raise PolicyError(
-            f"{where} is {_kind(entry)}; make it a table such as "
+            f"{where} is {parsing.kind(entry)}; make it a table such as "
             '{"roles": ["kernel"], "l2": 0.0001}.'
         )
-    _check_keys(entry, (*_SELECTORS, *_STRENGTHS), where)
+    parsing.check_keys(entry, (*_SELECTORS, *_STRENGTHS), where)
     given = [key for key in _STRENGTHS if key in entry]
     if len(given) != 1:
         has = " and ".join(f"`{key}`" for key in given)
@@ -549,90 +468,10 @@ def _rule_from(entry: Any, number: int) -> Rule:
             f"{where} has {has or 'no strength'}: "
             "give it exactly one of `l1`, `l2`, `weight_decay` and `regularizer`."
         )
-    selectors = {key: _patterns(entry[key], key, where) for key in _SELECTORS if key in entry}
-    return Rule(_regularizer_from(entry[given[0]], given[0], where), **selectors)
-
-
-def _regularizer_from(value: Any, key: str, where: str) -> dict[str, Any] | None:
-    if key != "regularizer":
-        make = {
-            "l1": regularizers.l1,
-            "l2": regularizers.l2,
-            "weight_decay": regularizers.from_weight_decay,
-        }[key]
-        return make(_factor(value, f"{where}: `{key}`"))
-    if value is None or value == _NONE:
-        return None
-    if not isinstance(value, Mapping):
-        raise PolicyError(
-            f'{where}: `regularizer` is {_kind(value)}; make it null (in TOML "none") or '
-            '{"class_name": ..., "config": {...}}, or give `l1`, `l2` or `weight_decay`.'
-        )
-    return _canonical(value, f"{where}: `regularizer`")
-
-
-def _canonical(serialized: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A copy of a serialized regularizer, checked, and Keras's own in Keras 3's dialect."""
-    class_name, config = serialized.get("class_name"), serialized.get("config")
-    if not isinstance(class_name, str) or not class_name:
-        raise PolicyError(f'{where} needs a `class_name` that is a string, such as "L2".')
-    if not isinstance(config, Mapping):
-        raise PolicyError(f'{where} needs a `config` that is a table, such as {{"l2": 0.0001}}.')
-    _check_plain(serialized, where)
-    factors = _stock_factors(serialized)
-    if factors is None:
-        result = copy.deepcopy(dict(serialized))
-        if "module" in result or "registered_name" in result:
-            result = {"module": None, "registered_name": None, **result}
-        return result
-    _check_keys(config, tuple(factors), f"{where}'s `config`")
-    values = {}
-    for key, default in factors.items():
-        if key not in config and default is None:
-            raise PolicyError(f"{where}'s `config` has no `{key}`: say how strong it is.")
-        values[key] = _factor(config.get(key, default), f"{where}'s `{key}`")
-    return {**regularizers.l2(0), "class_name": class_name, "config": values}
-
-
-def _stock_factors(serialized: Mapping[str, Any]) -> Mapping[str, float | None] | None:
-    """The factors of a regularizer of Keras's own (of Keras 2 and 3), None for any other."""
-    module = serialized.get("module")
-    if module is not None and str(module).split(".")[0] not in ("keras", "tf_keras"):
-        return None
-    if module is None and serialized.get("registered_name") is not None:
-        return None
-    return _STOCK.get(serialized["class_name"])
-
-
-def _strength(serialized: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The one entry of a rule's table that says which regularizer it is."""
-    if serialized is None:
-        return {"regularizer": None}
-    if _stock_factors(serialized) is not None:
-        l1, l2 = (serialized["config"].get(key, 0.0) for key in ("l1", "l2"))
-        if not l1:
-            return {"l2": l2}
-        if not l2:
-            return {"l1": l1}
-        return {"regularizer": {"class_name": "L1L2", "config": {"l1": l1, "l2": l2}}}
-    written = {key: value for key, value in serialized.items() if value is not None}
-    return {"regularizer": copy.deepcopy(written)}
-
-
-def _patterns(value: Any, key: str, where: str) -> tuple[str, ...]:
-    patterns = (value,) if isinstance(value, str) else value
-    if not isinstance(patterns, (list, tuple)):
-        raise PolicyError(
-            f"{where}: `{key}` is {_kind(value)}; make it a pattern or a list of them."
-        )
-    if not patterns:
-        raise PolicyError(f"{where}: `{key}` is an empty list; leave it out to select everything.")
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise PolicyError(f"{where}: `{key}` has {_kind(pattern)} in it; make it a string.")
-        if not pattern.removeprefix("!"):
-            raise PolicyError(f"{where}: `{key}` has the pattern '{pattern}', which is empty.")
-    return tuple(patterns)
+    selectors = {
+        key: parsing.patterns(entry[key], key, where) for key in _SELECTORS if key in entry
+    }
+    return Rule(parsing.regularizer_from(entry[given[0]], given[0], where), **selectors)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -652,116 +491,3 @@ def _matcher(patterns: tuple[str, ...]) -> Callable[[tuple[str, ...]], bool]:
 def _any_of(globs: Iterable[str]) -> Callable[[str], object] | None:
     joined = "|".join(map(fnmatch.translate, globs))
     return re.compile(joined).match if joined else None
-
-
-def _factor(value: Any, what: str) -> float:
-    """A strength as a float; anything but a finite number of at least 0 is an error."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            number = float(value)
-            if math.isfinite(number) and number >= 0:
-                return number + 0.0  # -0.0 becomes 0.0
-    raise PolicyError(f"{what} must be a finite number of at least 0, but is {_kind(value)}.")
-
-
-def _check_keys(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            names = ", ".join(f"`{name}`" for name in known)
-            raise PolicyError(
-                f"{where} has an unknown key '{key}'{_hint(str(key), known)}; known: {names}."
-            )
-
-
-def _check_plain(value: Any, where: str) -> None:
-    """Refuses what a policy file could not hold: it iterates, since depth may be hostile."""
-    pending: list[tuple[Any, int]] = [(value, 0)]
-    while pending:
-        item, depth = pending.pop()
-        if depth > _MAX_DEPTH:
-            raise PolicyError(f"{where} is nested deeper than {_MAX_DEPTH} levels.")
-        if isinstance(item, Mapping):
-            for key in item:
-                if not isinstance(key, str):
-                    raise PolicyError(f"{where} has the key {key!r}, which is not a string.")
-            pending.extend((child, depth + 1) for child in item.values())
-        elif isinstance(item, (list, tuple)):
-            pending.extend((child, depth + 1) for child in item)
-        elif isinstance(item, float) and not math.isfinite(item):
-            raise PolicyError(f"{where} holds {item!r}; its numbers must be finite.")
-        elif item is not None and not isinstance(item, (str, bool, int, float)):
-            raise PolicyError(f"{where} holds {_kind(item)}, which no policy file can hold.")
-
-
-def _kind(value: Any) -> str:
-    """What a value is, in the words of somebody who writes JSON or TOML."""
-    if value is None:
-        return "null"
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    if isinstance(value, str):
-        return f"'{value}'" if len(value) <= 40 else "a long string"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, numbers.Real):
-        large = isinstance(value, int) and abs(value) > 10**18
-        return "a number too large" if large else f"the number {value!r}"
-    return f"an object of type {type(value).__name__}"
-
-
-def _suffix(path: str | os.PathLike[str]) -> str:
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".json", ".toml"):
-        raise PolicyError(
-            f"Policy file '{os.fspath(path)}' must have a name that ends in .json or .toml."
-        )
-    return suffix
-
-
-def _parse_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_without_repeats)
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """TOML refuses a key that comes twice; JSON would take the last one without a word."""
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise PolicyError(f"the key '{repeated}' comes twice in one table.")
-    return table
-
-
-def _without_null(entry: dict[str, Any], number: int) -> None:
-    """Makes one rule's table fit for TOML, in place."""
-    if entry.get("regularizer", entry) is None:
-        entry["regularizer"] = _NONE
-    pending: list[Any] = [entry]
-    while pending:
-        item = pending.pop()
-        if item is None:
-            raise PolicyError(
-                f"Rule {number}: `regularizer` holds a null in its `config`, which TOML "
-                "can't write; save the policy as .json."
-            )
-        if isinstance(item, (dict, list, tuple)):
-            pending.extend(item.values() if isinstance(item, dict) else item)
-
-
-def _write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    target = os.path.realpath(path)  # a link stays a link
-    temporary = f"{target}.{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if os.path.exists(target):
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise

@@ -95,7 +95,7 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     Returns:
         A sentence.
     """
-    from graphwd.policy import suggest
+    from graphwd.parsing import suggest
 
     known = list(known)
     nearest = suggest(word, known)

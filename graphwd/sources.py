@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from graphwd.errors import ArchiveError, GraphwdError, ModelError
-from graphwd.policy import suggest
+from graphwd.parsing import suggest
 
 APPLICATION = "app:"
 """What a source begins with that is the name of an architecture, not of a file."""

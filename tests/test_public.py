@@ -22,8 +22,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors", "collector", "tables", "values", "roles", "layout"},
     {"regularizers", "files", "configs", "wiring", "_keras"},
-    {"slots", "policy", "graph", "window", "zipcopy"},
-    {"decisions", "sources", "walk", "weights", "shell"},
+    {"slots", "parsing", "policyfiles", "pairing", "window", "zipcopy"},
+    {"policy", "graph", "decisions", "sources", "walk", "weights", "shell"},
     {"outcome", "drawing", "reach", "backends", "carrier"},
     {"summary", "saved", "serializing", "state"},
     {"page", "stored", "survey", "compiling"},
