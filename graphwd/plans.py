@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -236,8 +237,17 @@ def make_plan(
         decisions.append(Decision(slot, winner, after))
     for index, rule in enumerate(policy.rules):
         if index not in matched:
-            warnings.warn(_unmatched(index, rule, slots, source), UnmatchedRuleWarning, 3)
+            message = _unmatched(index, rule, slots, source)
+            warnings.warn(message, UnmatchedRuleWarning, stacklevel=_outside())
     return Plan(policy, tuple(decisions), source, tuple(notes), serialized, sizes, hidden, measure)
+
+
+def _outside() -> int:
+    """How far up the caller is who knows the policy: the nearest code that is not graphwd's."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("graphwd."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _unmatched(index: int, rule: Any, slots: Sequence[Slot], source: str) -> str:

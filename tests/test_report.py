@@ -111,7 +111,7 @@ def test_values_of_penalties_by_role_and_rule():
         slot("a/bias", held=L2),
     ]
     policy = Policy([Rule(L2, roles="kernel"), Rule(None, roles="bias")])
-    pairs = [(1.0, 1.0), (0.0, 64.0), (0.0, 2.0), (0.0, 4.0), (0.0, 1.0), (0.5, 0.0)]
+    pairs = [(1.0, 1.0), (32.0, 64.0), (0.0, 2.0), (0.0, 4.0), (0.0, 1.0), (0.5, 0.0)]
     plan = make_plan(slots, policy, measure=measured(*pairs))
     kernels = sums(plan, "roles")["kernel"]
     assert (kernels["penalty"], kernels["planned_penalty"]) == (1, 8)

@@ -306,3 +306,46 @@ def test_frozen_weights_sleep(tmp_path):
         FIRST,
     )
     assert whole["largest"] == [{"path": "two/kernel", "penalty": SECOND}]
+
+
+def test_a_penalty_that_can_not_be_computed_is_a_note():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Flatten()(layers.Conv2D(2, 3, name="conv")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+    orthogonal = keras.regularizers.OrthogonalRegularizer(0.1)  # takes matrices alone
+    plan = graphwd.plan(model, graphwd.Rule(orthogonal, roles="kernel"))
+    penalties = plan.penalties()
+    assert [plan.decisions[place].slot.path for place in penalties.unknown] == ["conv/kernel"]
+    ((_, planned),) = penalties.values.values()
+    assert planned == pytest.approx(float(orthogonal(model.get_layer("head").kernel)))
+    assert "penalty on conv/kernel is not known" in str(plan)
+
+
+def test_a_weight_of_two_layers_is_counted_once():
+    class Holder(layers.Layer):
+        def call(self, x):
+            return self.inner(x)
+
+    shared = layers.Dense(4, use_bias=False, name="shared")
+    inputs = keras.Input((4,))
+    holders = Holder(name="first"), Holder(name="second")
+    for holder in holders:
+        holder.inner = shared
+    x = holders[1](holders[0](inputs))
+    model = disturb(keras.Model(inputs, x))
+    plan = graphwd.plan(model, graphwd.Rule(regularizers.L2(0.5), roles="kernel"))
+    assert len(plan) == 2
+    planned = plan.to_dict()["summary"]["whole"]["planned_penalty"]
+    assert planned == pytest.approx(0.5 * float(np.sum(np.square(shared.kernel))))
+
+
+def test_a_rule_that_matches_nothing_is_told_where_the_policy_was_given(tmp_path):
+    path = numbered(tmp_path / "a.keras")
+    for act in (
+        lambda: graphwd.plan(path, graphwd.Rule(None, roles="kernal")),
+        lambda: graphwd.rewrite_file(path, tmp_path / "b.keras", graphwd.Rule(None, roles="no")),
+        lambda: graphwd.plan(made(layers.Dense(3), (4,)), graphwd.Rule(None, roles="kernal")),
+    ):
+        with pytest.warns(graphwd.UnmatchedRuleWarning) as told_of:
+            act()
+        assert [one.filename for one in told_of] == [__file__]
