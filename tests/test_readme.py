@@ -184,3 +184,27 @@ def test_links_within_the_page_lead_somewhere():
 def test_floors_name_every_file():
     files = {path.name for path in (ROOT / "graphwd").glob("*.py")} - {"__init__.py"}
     assert files <= set(re.findall(r"`(\w+\.py)`", README))
+
+
+def supported():
+    """The tests that the table of what is supported names, each as a file and a function."""
+    table = README.split("<!-- supported -->")[1].split("<!-- /supported -->")[0]
+    rows = table.strip().splitlines()[2:]
+    return [(row, re.findall(r"`(test_\w+\.py)::(test_\w+)`", row)) for row in rows]
+
+
+def test_what_is_supported_has_tests():
+    rows = supported()
+    assert len(rows) > 20
+    for row, tests in rows:
+        assert tests, row
+        for file, name in tests:
+            text = (ROOT / "tests" / file).read_text("utf-8")
+            assert re.search(rf"^def {name}\(", text, re.MULTILINE), f"{file}::{name}"
+
+
+def test_the_numbers_of_keras_hub_are_those_of_the_sweep():
+    hub = pytest.importorskip("tests.hub_models", reason="keras-hub is not installed")
+    backbones, variants, tasks = (len(x) for x in (hub.BACKBONES, hub.VARIANTS, hub.TASKS))
+    assert f"{backbones} of {backbones}, and {variants - 1} of {variants} variants" in README
+    assert f"{tasks - 1} of {tasks} |" in README
