@@ -360,15 +360,16 @@ def test_classes_of_the_users_own_are_imported_from_the_folder(folder):
     assert result.returncode == 2
     assert "Twice" in result.stderr
     assert "--import" in result.stderr
+    program = {"PYTHONSAFEPATH": "1"}  # as in an installed program, Python does not look here
     for name in ("my_layers", "my_layers.py"):
-        result = command("inspect", "mine.keras", "--live", "--import", name)
+        result = command("inspect", "mine.keras", "--live", "--import", name, env=program)
         assert result.returncode == 0, result.stderr
         assert "twice/inner/kernel" in result.stdout
         assert result.stderr == "imported\n"  # not among the tables, nor in JSON
     options = ["--recipe", "vgg", "--live", "--import", "my_layers"]
-    result = command("rewrite", "mine.keras", "out.keras", *options)
+    result = command("rewrite", "mine.keras", "out.keras", *options, env=program)
     assert result.returncode == 0, result.stderr
-    result = command("verify", "mine.keras", "out.keras", *options)
+    result = command("verify", "mine.keras", "out.keras", *options, env=program)
     assert result.returncode == 0, result.stderr
     (folder / "my_layers.py").write_text("1 / 0")
     result = command("inspect", "mine.keras", "--live", "--import", "my_layers")
