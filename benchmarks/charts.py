@@ -77,7 +77,7 @@ def bars(
     Returns:
         A matplotlib figure.
     """
-    picture, ((axes,),) = figure(height=1.2 + 0.24 * len(labels) * (len(groups) + 0.9))
+    picture, ((axes,),) = figure(height=1.4 + 0.17 * len(labels) * (len(groups) + 0.9))
     height = 0.8 / len(groups)
     for number, (way, samples) in enumerate(groups.items()):
         middles = [statistics.median(each) for each in samples]
@@ -106,6 +106,7 @@ def bars(
                 va="center",
                 fontsize=8,
                 color="#24292F",
+                bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
             )
     if line is not None:
         axes.axvline(line, color="#24292F", linewidth=1, linestyle="--")
@@ -113,7 +114,7 @@ def bars(
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.09)
+    axes.margins(x=0.09, y=0.02)
     axes.set_xlabel(axis)
     axes.set_title(title)
     picture.legend(loc="outside lower center", ncols=len(groups))

@@ -171,7 +171,7 @@ def memory(name: str, way: str) -> float | None:
     result = function(model)
     grown = _status("VmHWM") - before
     del result
-    return grown / weights
+    return max(0, grown) / weights  # less than before: the allocator gave something back
 
 
 def _status(key: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.progress import Meter
 from benchmarks.tables import Table
-from benchmarks.works.catalogue import COLUMNS, HELPER, KERAS, LEGACY, WAYS
+from benchmarks.works.catalogue import COLUMNS, HELPER, KERAS, LEGACY, TOO_MANY, WAYS
 
 PICTURES: tuple[str, ...] = ()
 ENVIRONMENT = harness.ROOT / "benchmarks" / ".environments" / "helper"
@@ -76,6 +76,8 @@ def cell(answer: dict[str, Any]) -> str:
     right, wanted = answer["right"], answer["wanted"]
     if right == wanted:
         return "yes"
+    if TOO_MANY in answer["why"]:
+        return "too many"
     return f"{right} of {wanted}" if right else "no"
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+TOO_MANY = "other weights change, too"
 KERAS, LEGACY, HELPER = "keras", "tf_keras", "helper"
 
 
@@ -33,7 +34,8 @@ WAYS = {
     ),
     "legacy_add_loss_lambda": Entry(
         "`layer.add_loss(lambda: penalty)`, tf_keras",
-        "It trains. A lambda isn't in the config, so that every file loses it.",
+        "It trains. A lambda isn't in the config, so that every file loses it. Tried "
+        "without KerasHub.",
         LEGACY,
     ),
     "add_loss_in_call": Entry(
@@ -46,7 +48,8 @@ WAYS = {
     ),
     "set_attribute_and_variable": Entry(
         "set it, and the variable's `regularizer`",
-        "It trains, where the layer itself has the attribute and the weight.",
+        "It trains. Weights within layers are in no config, so that files lose theirs; an LSTM's "
+        "attribute can't be set.",
     ),
     "from_json": Entry(
         "set it, `model_from_json`, `set_weights`",
@@ -58,12 +61,14 @@ WAYS = {
     ),
     "helper": Entry(
         "kecam 1.4.3, `add_l2_regularizer_2_model`",
-        "It ends with a plain `clone_model`, which has new, random weights.",
+        "It ends with a plain `clone_model`, which has new, random weights. Tried "
+        "without KerasHub.",
         HELPER,
     ),
     "sgd_decay": Entry(
         "`SGD(weight_decay=...)`",
-        "One strength for all; a loaded file has it only where it was compiled and saved with it.",
+        "One strength for all. A .keras file forgets what was excluded, so that biases and "
+        "normalization decay, too; from .h5 Keras can't use the optimizer.",
     ),
     "adamw_decay": Entry("`AdamW(weight_decay=...)`", "As for SGD; and the decay is decoupled."),
     "graphwd_live": Entry("**graphwd**", ""),

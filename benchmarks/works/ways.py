@@ -83,11 +83,13 @@ def set_attribute(model: Any, factors: Factors) -> Any:
 
 def set_attribute_and_variable(model: Any, factors: Factors) -> Any:
     for layer in model.layers:
-        for name, weight in zip(ARGUMENTS, WEIGHTS, strict=True):
-            if hasattr(layer, name) and hasattr(layer, weight):
-                penalty = keras.regularizers.L2(factors.get(layer.name, factors["*"]))
+        penalty = keras.regularizers.L2(factors.get(layer.name, factors["*"]))
+        for name in ARGUMENTS:
+            if hasattr(layer, name):
                 setattr(layer, name, penalty)
-                getattr(layer, weight).regularizer = penalty
+        for weight in layer.trainable_weights:
+            if weight.name.endswith("kernel"):
+                weight.regularizer = penalty
     return model
 
 
