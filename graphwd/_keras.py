@@ -43,7 +43,7 @@ try:
 except ImportError as error:
     raise GraphwdError(
         f"Keras {keras.__version__} is laid out in a way that graphwd does not know ({error}); "
-        "graphwd is tested with Keras 3.10 to 3.15."
+        "graphwd is tested with Keras 3.13 and 3.15."
     ) from error
 
 VARIABLE: Any = keras.Variable
