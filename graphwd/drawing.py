@@ -7,7 +7,6 @@ that flow into columns. Equal blocks in a row become one, drawn once, with a cou
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graphwd import graph, regularizers, wiring
 from graphwd.decisions import Decision
 from graphwd.layout import HEIGHT, LEAD, WIDTH, lay_out, rows_of
+from graphwd.repeats import common_name, spans
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 _FOLD_ABOVE = 36  # chunks: below, every one is worth its own box
 _MERGE_ABOVE = 90  # chunks of one block
 _COLUMN = 400  # pixels: lower columns are harder to read on from
-_PERIOD = 60  # of repeats, in pictures
 _PANELS = 120  # before equal ones are folded
 _PIPS = 10
 _TAIL_ROLES = ("gamma", "beta", "alpha", "activity")
-_NUMBER = re.compile(r"(\d+)")
 
 Mark = Callable[[Decision], str]
 """Gives a decision's CSS classes: what its slot gets."""
@@ -334,9 +332,9 @@ def _fold(
     signatures = [_signature(item, chunks, edges, mark) for item in items]
     known: dict[Hashable, int] = {}
     keys = [known.setdefault(signature, len(known)) for signature in signatures]
-    spans = _spans(keys) if len(chunks) > _FOLD_ABOVE else [(0, len(items), 1)]
+    found = spans(keys) if len(chunks) > _FOLD_ABOVE else [(0, len(items), 1)]
     repeats = []
-    for start, period, times in spans:
+    for start, period, times in found:
         pictures = []
         for offset in range(period):
             alike = [items[start + offset + period * turn] for turn in range(times)]
@@ -344,41 +342,6 @@ def _fold(
             pictures.append(_picture(alike, chunks, edges, mark, panels, last))
         repeats.append(Repeat(times, pictures))
     return repeats
-
-
-def _spans(keys: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Splits a sequence into repeats: where each starts, its length, and how often it stands.
-
-    Short sequences are found first, so that a stage of equal blocks is folded block by block.
-    """
-    gaps = [(0, len(keys))]
-    found: list[tuple[int, int, int]] = []
-    for period in range(1, min(_PERIOD, len(keys) // 2) + 1):
-        left = []
-        for low, high in gaps:
-            start = low
-            while start + 2 * period <= high:
-                end = start
-                while end + period < high and keys[end] == keys[end + period]:
-                    end += 1
-                times = (end - start) // period + 1
-                if (times - 1) * period < 2:
-                    start = end + 1
-                    continue
-                found.append((start, period, times))
-                left.append((low, start))
-                low = start = start + period * times
-            left.append((low, high))
-        gaps = left
-    spans: list[tuple[int, int, int]] = []
-    place = 0
-    for start, period, times in [*sorted(found), (len(keys), 0, 0)]:
-        if place < start:
-            spans.append((place, start - place, 1))
-        if times:
-            spans.append((start, period, times))
-        place = start + period * times
-    return spans
 
 
 def _signature(
@@ -515,24 +478,3 @@ def _about(decision: Decision) -> str:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-
-
-def common_name(names: Sequence[str]) -> str:
-    """One name for several layers, with `*` for what differs.
-
-    Args:
-        names: At least one name.
-
-    Returns:
-        A string such as `conv_*_bn`.
-    """
-    pieces = [_NUMBER.split(name) for name in names]
-    if len({len(piece) for piece in pieces}) == 1:
-        texts = [set(column) for column in zip(*pieces, strict=True)]
-        if all(len(text) == 1 for text in texts[::2]):
-            return "".join(text.pop() if len(text) == 1 else "*" for text in texts)
-    shortest = min(names, key=len)
-    for end in range(len(shortest), -1, -1):
-        if all(name.startswith(shortest[:end]) for name in names):
-            return shortest[:end] + ("" if end == len(shortest) == max(map(len, names)) else "*")
-    return "*"

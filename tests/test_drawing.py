@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphwd import drawing
+from graphwd import drawing, repeats
 from graphwd.decisions import Decision
 from graphwd.slots import find_slots
 from tests import strategies
@@ -152,13 +152,13 @@ def test_what_looks_different_does_not_fold():
     ],
 )
 def test_spans(keys, expected):
-    assert drawing._spans(keys) == expected
+    assert repeats.spans(keys) == expected
 
 
 @given(st.lists(st.integers(0, 2), max_size=60))
 def test_spans_cover_a_sequence_and_repeat_what_they_say(keys):
     place = 0
-    for start, period, times in drawing._spans(keys):
+    for start, period, times in repeats.spans(keys):
         assert start == place
         first = keys[start : start + period]
         assert keys[start : start + period * times] == first * times

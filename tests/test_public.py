@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What each file may import from: those before it. The ground floor comes first.
 FLOORS = [
-    {"errors", "collector", "tables", "values", "roles", "layout"},
+    {"errors", "collector", "tables", "values", "roles", "layout", "repeats"},
     {"regularizers", "files", "configs", "wiring", "_keras"},
     {"slots", "parsing", "policyfiles", "pairing", "window", "zipcopy"},
     {"policy", "graph", "decisions", "sources", "walk", "weights", "shell"},
