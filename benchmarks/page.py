@@ -30,14 +30,15 @@ def tables(name: str, results: pathlib.Path = harness.RESULTS) -> dict[str, Tabl
 
 def contents(results: pathlib.Path = harness.RESULTS) -> dict[str, str]:
     """What belongs between each pair of marks."""
-    found = {}
+    found: dict[str, str] = {}
     for name in measured(results):
-        for mark, table in tables(name, results).items():
-            found[mark] = f"\n{table.markdown()}\n"
         kept = json.loads((results / f"{name}.json").read_text())
         module = importlib.import_module(f"benchmarks.{name}")
-        found |= module.figures(kept["data"])
-        found[f"{name}-machine"] = machine(kept["facts"])
+        new = {f"{name}-machine": machine(kept["facts"]), **module.figures(kept["data"])}
+        for mark, table in module.tables(kept["data"]).items():
+            assert mark not in new, f"{mark} is a figure's name already"
+            new[mark] = f"\n{table.markdown()}\n"
+        found |= new
     return found
 
 

@@ -249,7 +249,7 @@ def figures(data: dict[str, Any]) -> dict[str, str]:
         "rewriting-mean-set": f"{mean_ratio(data, REWRITE, CLONE_AND_SET):.2f}",
         "rewriting-proof": f"{share_of_proof(data):.0%}",
         "rewriting-in-place": seconds(statistics.median(data["in_place"])),
-        "rewriting-memory": _most(here),
+        "rewriting-memory-most": _most(here),
         "rewriting-memory-elsewhere": _most(elsewhere),
     }
 

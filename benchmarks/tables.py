@@ -64,6 +64,8 @@ def ratio(each: Sequence[float]) -> str:
 
 def relative(value: float) -> str:
     """A relative difference."""
+    if value >= 0.01:
+        return f"{value:.2f}"
     return f"{value:.0e}" if value else "0"
 
 
