@@ -6,5 +6,6 @@ BENCHMARKS = {
     "files": "a saved model, rewritten as a file, beside cp",
     "growth": "how time grows with depth and width, up to 100,000 layers",
     "steps": "what does it cost per step? training steps, and the first one",
+    "logger": "what does PenaltyLogger cost in an epoch?",
     "training": "does it train the same? loss and weights beside a hand-written penalty",
 }

@@ -113,7 +113,8 @@ def compiled(way: str) -> Any:
     return model
 
 
-def _data(batch: int) -> tuple[Any, Any]:
+def examples(batch: int) -> tuple[Any, Any]:
+    """One batch of images and labels."""
     import numpy
 
     generator = numpy.random.default_rng(3)
@@ -123,7 +124,7 @@ def _data(batch: int) -> tuple[Any, Any]:
 
 def times(batch: int, rounds: int) -> dict[str, list[float]]:
     """Times steps after the first ones; runs in a process of its own."""
-    x, y = _data(batch)
+    x, y = examples(batch)
     models = {way: compiled(way) for way in WAYS}
     for model in models.values():
         for _ in range(3):
@@ -145,7 +146,7 @@ def times(batch: int, rounds: int) -> dict[str, list[float]]:
 
 def first_times(batch: int, rounds: int) -> dict[str, list[float]]:
     """Times first steps, each of a new model; runs in a process of its own."""
-    x, y = _data(batch)
+    x, y = examples(batch)
     samples: dict[str, list[float]] = {way: [] for way in WAYS}
     compiled(PLAIN).train_on_batch(x, y)  # what is loaded on first use is nobody's
     for _ in range(rounds):

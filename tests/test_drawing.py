@@ -1,7 +1,6 @@
 """Drawings: every layer is in one, boxes don't overlap, repeats fold, size doesn't matter."""
 
 import random
-import time
 
 import keras
 import pytest
@@ -166,7 +165,7 @@ def test_spans_cover_a_sequence_and_repeat_what_they_say(keys):
     assert place == len(keys)
 
 
-def test_a_thousand_layers_without_a_cut_stay_readable_and_quick():
+def test_a_thousand_layers_without_a_cut_stay_readable():
     layers, ends = [layer("in", [], "InputLayer")], []
     for tower in range(8):
         last = "in"
@@ -175,9 +174,7 @@ def test_a_thousand_layers_without_a_cut_stay_readable_and_quick():
             last = f"tower{tower}_{number}"
         ends.append(last)
     layers.append(layer("sum", ends, "Add"))
-    begin = time.process_time()
     (panel,) = draw(functional(layers))
-    assert time.process_time() - begin < 20
     assert panel.width == drawing.WIDTH
     assert [box.times for box in boxes([panel])] == [1, *[8] * 150, 1]
     assert boxes([panel])[1].name == "tower*_0"
