@@ -64,9 +64,10 @@ def _tensorflow_value(variable: Any) -> Any:
 
 
 def _copy_jax(source: Any, target: Any) -> None:
-    import jax.numpy as jnp
+    import jax
 
-    value = jnp.copy(source.value)  # each shard where it is
+    # Each shard where it is; jnp.copy would be compiled for each shape, and take twice the memory.
+    value = jax.device_put(source.value, may_alias=False)
     _keras.keep_layout(source, target)
     if _keras.is_initialized(target):
         target.assign(value)
