@@ -1004,7 +1004,6 @@ def test_memory_does_not_depend_on_the_weights(tmp_path):
     assert int(run(code, source, small)) < 64 << 10  # kilobytes
 
 
-@pytest.mark.slow  # a measurement: it needs a machine that does nothing else
 # Models that Keras saved
 
 
