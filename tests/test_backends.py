@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphwd
+from graphwd import backends
 from tests import oracle
 from tests.strategies import inputs_for, sample_models
 
@@ -112,3 +113,12 @@ def test_a_file_has_the_same_penalty_on_every_backend(backend, tmp_path):
     )
     sums = [float(line) for line in result.stdout.split()[-2:]]
     assert sums == pytest.approx([paths[1], paths[3]], rel=1e-5)
+
+
+@pytest.mark.parametrize("place", [None, 0, 1_500_000, 2_999_999])
+def test_large_values_are_compared_to_the_last_byte(place):
+    values = np.zeros(3_000_000, "float32")
+    one = keras.Variable(values.copy())  # JAX may keep an array's own memory
+    if place is not None:
+        values[place] = np.nextafter(np.float32(0), np.float32(1))
+    assert backends.same_bits(one, keras.Variable(values)) == (place is None)
