@@ -40,13 +40,16 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
 
 def _edit(found: survey.Survey, plan: Plan, *, verify: bool) -> None:
     edited = [unit for unit in found.units if _edit_unit(found, unit, plan)]
-    if verify:
-        for unit in edited:
+    if not verify:
+        return
+    reached = {id(inner) for unit in edited for _, _, inner in walk.layers_within(unit.layer)}
+    for unit in found.units:  # two wrappers may hold the same layer
+        if any(id(inner) in reached for _, _, inner in walk.layers_within(unit.layer)):
             _prove(found, unit, plan)
 
 
 def _prove(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
-    """Compares the config of an edited layer with the planned one; no other layer was touched.
+    """Compares the config of a layer that an edit reached with the planned one.
 
     A layer that can't tell its config is edited all the same, but can't be saved.
     """

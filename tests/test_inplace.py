@@ -194,3 +194,15 @@ def test_a_large_model_takes_no_copy_of_its_weights():
     inplace.edit(found, plan)
     assert model.get_layer("dense").kernel is handle
     assert isinstance(handle.regularizer, regularizers.L2)
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_an_edit_that_reaches_another_layer_is_refused(name):
+    shared = layers.Dense(3, name="shared")
+    inputs = keras.Input((4, 3))
+    x = layers.TimeDistributed(shared, name="first")(inputs)
+    model = keras.Model(inputs, layers.TimeDistributed(shared, name="second")(x))
+    with pytest.raises(graphwd.EquivalenceError):
+        graphwd.rewrite(model, graphwd.Rule("l2", paths=f"{name}/*", roles="kernel"), in_place=True)
+    assert shared.kernel_regularizer is None
+    assert shared.kernel.regularizer is None
