@@ -233,10 +233,9 @@ def deferred(placeholder: Callable[[Any], Any] | None = None) -> Iterator[list[A
 def quickened() -> Iterator[None]:
     """Leaves out what Keras does again and again for each layer, to the same effect.
 
-    That is the search for something to track in plain attributes, which takes half of the time
-    of making a layer, the signatures of the same methods, and the question whether an initializer
-    or a function is a tensor. Keras's methods are replaced once for all threads that ask for it
-    at a time.
+    That is the search for something to track in plain attributes, the signatures of the same
+    methods, and the question whether an initializer or a function is a tensor. Keras's methods
+    are replaced once for all threads that ask for it at a time.
     """
     global _installed
     with _installing:
@@ -257,9 +256,10 @@ def quickened() -> Iterator[None]:
 
 def _replacements() -> list[tuple[Any, str, Any]]:
     signatures = _Signatures()
-    replacements: list[tuple[Any, str, Any]] = [
-        (keras.Layer, "__setattr__", _set_attribute),
-    ]
+    replacements: list[tuple[Any, str, Any]] = []
+    follows = getattr(keras.config, "is_nnx_enabled", bool)()  # every attribute then, plain or not
+    if keras.backend.backend() in ("tensorflow", "jax") and not follows:
+        replacements.append((keras.Layer, "__setattr__", _set_attribute))
     if hasattr(serialization_lib, "backend"):
         replacements.append((serialization_lib, "backend", _Backend()))
     for module in (keras.src.layers.layer, keras.src.ops.operation):
@@ -392,9 +392,6 @@ def _is_plain(cls: type) -> bool:
 
 def _sets_plainly(cls: type, name: str) -> bool:
     """Whether an attribute of a class is no property, and nobody but the backend intercepts it."""
-    follows = getattr(keras.config, "is_nnx_enabled", bool)()
-    if follows or keras.backend.backend() not in ("tensorflow", "jax"):
-        return False
     below = cls.__mro__[cls.__mro__.index(keras.Layer) + 1 :]
     return not hasattr(inspect.getattr_static(cls, name, None), "__set__") and all(
         "__setattr__" not in vars(base) or base.__module__.split(".")[0] in _KNOWN for base in below

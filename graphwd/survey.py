@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from graphwd import _keras, regularizers, walk
+from graphwd import _keras, regularizers, roles, walk
 from graphwd.serializing import serialize
 from graphwd.slots import Pointer, Slot, find_slots
 
@@ -271,7 +271,7 @@ def _governed(
     by_role = {slots[i].role: p for p, i in candidates.items() if len(p) == 2}
     conventional: dict[int, Pointer] = {}
     for index, weight in enumerate(unit.weights):
-        role = walk.prefix_for(weight.variable.name, by_role)
+        role = roles.prefix_for(weight.variable.name, by_role)
         if role is not None:
             conventional[index] = by_role[role]
     plain = len(by_role) == len(candidates) and len(conventional) == len(unit.weights)

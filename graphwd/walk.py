@@ -9,7 +9,7 @@ from typing import Any
 
 from graphwd import _keras
 from graphwd.errors import ModelError
-from graphwd.roles import prefix_for as prefix_for  # part of this module's interface
+from graphwd.roles import prefix_for
 from graphwd.slots import SUFFIX
 
 _NUMBER = re.compile(r"_\d+$")

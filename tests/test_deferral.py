@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from graphwd import _keras
+from graphwd import _keras, backends
 
 LAYERS = {
     "dense": (lambda: keras.layers.Dense(3, activation="relu", kernel_regularizer="l2"), (None, 4)),
@@ -69,7 +69,7 @@ def test_a_layer_made_while_deferred_is_as_keras_makes_it(kind):
         return layer
 
     usual = made()
-    with _keras.deferred() as waiting:
+    with _keras.deferred(backends.placeholder) as waiting:
         ours = made()
         for variable in waiting:
             _keras.draw(variable)
@@ -84,7 +84,7 @@ def test_a_layer_made_while_deferred_is_as_keras_makes_it(kind):
 
 
 def test_properties_are_set_as_properties_while_deferred():
-    with _keras.deferred():
+    with _keras.deferred(backends.placeholder):
         layer = Listing()
         layer.halved = 4
         layer.trainable = False
@@ -100,7 +100,7 @@ def test_other_threads_make_layers_with_values_meanwhile():
         layer.build((None, 3))
         made.append(layer)
 
-    with _keras.deferred() as waiting:
+    with _keras.deferred(backends.placeholder) as waiting:
         ours = keras.layers.Dense(2)
         ours.build((None, 3))
         thread = threading.Thread(target=other)
@@ -122,12 +122,12 @@ def test_overlapping_rewrites_in_two_threads_leave_keras_as_it_was():
     inside, leave = threading.Event(), threading.Event()
 
     def other():
-        with _keras.deferred():
+        with _keras.deferred(backends.placeholder):
             inside.set()
             leave.wait(30)
 
     thread = threading.Thread(target=other)
-    with _keras.deferred():
+    with _keras.deferred(backends.placeholder):
         thread.start()
         assert inside.wait(30)
     leave.set()
