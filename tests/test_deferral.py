@@ -130,6 +130,7 @@ def test_overlapping_rewrites_in_two_threads_leave_keras_as_it_was():
     with _keras.deferred(backends.placeholder):
         thread.start()
         assert inside.wait(30)
+    assert _keras.VARIABLE._direct_assign is not before[_keras.VARIABLE, "_direct_assign"]
     leave.set()
     thread.join()
     assert {key: getattr(*key) for key in before} == before

@@ -43,6 +43,21 @@ def test_compile_state_is_left_out_of_the_model_but_told_of_models_inside():
     assert_same(outer)
 
 
+def test_an_output_may_be_that_of_a_model_inside():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="inner")
+    inputs = keras.Input((4,))
+    functional = keras.Model(inputs, keras.layers.Dense(3)(inputs), name="functional_inside")
+    outer = keras.Input((4,))
+    assert_same(keras.Model(outer, [inner(outer), functional(outer), functional(outer)]))
+
+
+def test_a_class_of_a_notebook_is_told_without_a_module():
+    layer = type("Scale", (keras.layers.Dense,), {"__module__": "__main__"})(2)
+    model = keras.Sequential([keras.Input((4,)), layer])
+    assert serialize(layer)["module"] is None
+    assert_same(model)
+
+
 @pytest.mark.parametrize(
     "part",
     [
