@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from graphwd import _keras, walk
+from graphwd._keras import making
 
 _PIECE = 1 << 22
 """How many bytes of two variables are compared at a time."""
@@ -34,18 +35,18 @@ def copy_variable(source: Any, target: Any) -> None:
         _copy_jax(source, target)
     elif backend == "torch":
         _copy_torch(source, target)
-    elif _keras.is_initialized(target):
+    elif making.is_initialized(target):
         target.assign(source)
     else:
-        _keras.initialize(target, keras.ops.copy(source.value))
+        making.initialize(target, keras.ops.copy(source.value))
 
 
 def _copy_tensorflow(source: Any, target: Any) -> None:
     tensor = _tensorflow_value(source.value)
-    if _keras.is_initialized(target):
+    if making.is_initialized(target):
         target.value.assign(tensor)
     else:
-        _keras.initialize(target, tensor)
+        making.initialize(target, tensor)
     ours, theirs = _replicas(source.value), _replicas(target.value)
     if len(ours) == len(theirs) > 1:  # each replica has moving statistics of its own
         for one, other in zip(ours, theirs, strict=True):
@@ -72,10 +73,10 @@ def _copy_jax(source: Any, target: Any) -> None:
     # Each shard where it is; jnp.copy would be compiled for each shape, and take twice the memory.
     value = jax.device_put(source.value, may_alias=False)
     _keras.keep_layout(source, target)
-    if _keras.is_initialized(target):
+    if making.is_initialized(target):
         target.assign(value)
     else:
-        _keras.initialize(target, value)
+        making.initialize(target, value)
 
 
 def _copy_torch(source: Any, target: Any) -> None:
@@ -86,12 +87,12 @@ def _copy_torch(source: Any, target: Any) -> None:
         if has_value(target):
             target.value.copy_(value)
         else:
-            _keras.initialize(target, value.clone())
+            making.initialize(target, value.clone())
 
 
 def has_value(variable: Any) -> bool:
     """Whether a variable holds a value, not nothing or a stand-in."""
-    if not _keras.is_initialized(variable):
+    if not making.is_initialized(variable):
         return False
     return bool(keras.backend.backend() != "torch" or variable.value.device.type != "meta")
 
@@ -132,7 +133,7 @@ def unvalued() -> Iterator[list[Any]]:
     if keras.backend.backend() != "jax":
         yield []
         return
-    with _keras.deferred() as waiting:
+    with making.deferred() as waiting:
         yield waiting
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from graphwd import _keras, backends, carrier, compiling, state, walk
+from graphwd._keras import making
 from graphwd.errors import GraphwdError, ModelError
 from graphwd.plans import Plan
 from graphwd.slots import SUFFIX, Pointer, set_regularizers, strip_carried
@@ -31,7 +32,7 @@ def clone(survey: Survey, plan: Plan) -> Any:
         ModelError: when a layer or the model can't be rebuilt; the message says which and why.
     """
     with backends.build_scope(survey.model):
-        with _keras.deferred(backends.placeholder) as waiting:
+        with making.deferred(backends.placeholder) as waiting:
             cloner = _Cloner(survey, plan, waiting)
             copy = cloner.clone_model(survey.model)
         cloner.finish(copy)
@@ -49,7 +50,7 @@ def probe(layer: Any, values: Mapping[Pointer, Any]) -> Any:
     Returns:
         A new layer.
     """
-    with _keras.deferred(backends.placeholder):
+    with making.deferred(backends.placeholder):
         return _rebuilt(layer, values)
 
 
@@ -201,7 +202,7 @@ class _Cloner:
             self._layers.extend(layers)
         for variable in self._waiting:
             if not backends.has_value(variable):  # one that its layer does not track
-                _keras.draw(variable)
+                making.draw(variable)
         for layer, target in self._layers:
             if state.carry(layer, target):
                 for source, variable in walk.pair_variables([(layer, target)]):

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from graphwd import _keras, backends, state
+from graphwd._keras import making
 from graphwd.errors import ModelError
 
 
@@ -87,4 +88,4 @@ def _carry_optimizer(ours: Any, theirs: Any, copies: Mapping[int, Any]) -> None:
         backends.copy_variable(source, target)
     for variable in waiting:
         if not backends.has_value(variable):  # one that the optimizer does not list
-            _keras.draw(variable)
+            making.draw(variable)

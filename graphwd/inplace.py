@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from graphwd import _keras, carrier, regularizers, serializing, survey, verification, walk
+from graphwd import carrier, regularizers, serializing, survey, verification, walk
+from graphwd._keras import making
 from graphwd.errors import EquivalenceError, ModelError
 from graphwd.plans import Plan
 from graphwd.slots import SUFFIX, Pointer, set_regularizers
@@ -30,7 +31,7 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
     """
     restore = carrier.snapshot(found.model)
     try:
-        with _keras.quickened():
+        with making.quickened():
             _edit(found, plan, verify=verify)
     except BaseException:
         restore()

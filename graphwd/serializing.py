@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from graphwd import _keras, carrier, walk
+from graphwd._keras import making
 from graphwd.errors import ModelError
 from graphwd.slots import strip_carried
 
@@ -33,7 +34,7 @@ def serialize(
     Raises:
         ModelError: when a layer can't tell its config; the message names it.
     """
-    with _keras.quickened(), warnings.catch_warnings():
+    with making.quickened(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns of every lambda, which is not at issue here
         serialized = _serialized(layer, as_far_as_possible, calls)
     serialized.pop("compile_config", None)

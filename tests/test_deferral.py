@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from graphwd import _keras, backends
+from graphwd._keras import making
 
 LAYERS = {
     "dense": (lambda: keras.layers.Dense(3, activation="relu", kernel_regularizer="l2"), (None, 4)),
@@ -69,10 +70,10 @@ def test_a_layer_made_while_deferred_is_as_keras_makes_it(kind):
         return layer
 
     usual = made()
-    with _keras.deferred(backends.placeholder) as waiting:
+    with making.deferred(backends.placeholder) as waiting:
         ours = made()
         for variable in waiting:
-            _keras.draw(variable)
+            making.draw(variable)
     assert _described(ours) == _described(usual)
     assert [v.name for v in ours.weights] == [v.name for v in usual.weights]
     assert [len(part) for part in _keras.own_variables(ours)] == [
@@ -84,7 +85,7 @@ def test_a_layer_made_while_deferred_is_as_keras_makes_it(kind):
 
 
 def test_properties_are_set_as_properties_while_deferred():
-    with _keras.deferred(backends.placeholder):
+    with making.deferred(backends.placeholder):
         layer = Listing()
         layer.halved = 4
         layer.trainable = False
@@ -100,7 +101,7 @@ def test_other_threads_make_layers_with_values_meanwhile():
         layer.build((None, 3))
         made.append(layer)
 
-    with _keras.deferred(backends.placeholder) as waiting:
+    with making.deferred(backends.placeholder) as waiting:
         ours = keras.layers.Dense(2)
         ours.build((None, 3))
         thread = threading.Thread(target=other)
@@ -115,22 +116,22 @@ def test_overlapping_rewrites_in_two_threads_leave_keras_as_it_was():
         (owner, name): getattr(owner, name)
         for owner, name in (
             (keras.Layer, "__setattr__"),
-            (_keras.VARIABLE, "_initialize_with_initializer"),
-            (_keras.VARIABLE, "_direct_assign"),
+            (making.VARIABLE, "_initialize_with_initializer"),
+            (making.VARIABLE, "_direct_assign"),
         )
     }
     inside, leave = threading.Event(), threading.Event()
 
     def other():
-        with _keras.deferred(backends.placeholder):
+        with making.deferred(backends.placeholder):
             inside.set()
             leave.wait(30)
 
     thread = threading.Thread(target=other)
-    with _keras.deferred(backends.placeholder):
+    with making.deferred(backends.placeholder):
         thread.start()
         assert inside.wait(30)
-    assert _keras.VARIABLE._direct_assign is not before[_keras.VARIABLE, "_direct_assign"]
+    assert making.VARIABLE._direct_assign is not before[making.VARIABLE, "_direct_assign"]
     leave.set()
     thread.join()
     assert {key: getattr(*key) for key in before} == before

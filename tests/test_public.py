@@ -18,6 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "graphwd"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
+
+def name_of(path):
+    """What a file is called in imports: its own name, or that of the folder that it is in."""
+    return Path(path.relative_to(PACKAGE).parts[0]).stem
+
+
 # What each file may import from: those before it. The ground floor comes first.
 FLOORS = [
     {"errors", "collector", "tables", "values", "roles", "layout", "repeats"},
@@ -34,7 +40,7 @@ FLOORS = [
     {"api", "options"},
     {"cli"},
 ]
-PRIVATE = {"_keras"}  # the only file with private names of Keras
+PRIVATE = {"_keras"}  # all that has private names of Keras
 HEAVY = ("keras", "tensorflow", "jax", "torch", "h5py", "numpy")
 PUBLIC = [name for name in graphwd.__all__ if not name.startswith("_")]
 
@@ -62,15 +68,16 @@ def imports(tree) -> set[str]:
 def test_every_file_has_a_floor():
     names = [name for floor in FLOORS for name in floor]
     assert len(names) == len(set(names))
-    assert {path.stem for path in FILES} - {"__init__", "__main__"} == set(names)
+    assert {name_of(path) for path in FILES} - {"__init__", "__main__"} == set(names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down(path):
-    if path.stem in ("__init__", "__main__"):
+    name = name_of(path)
+    if name in ("__init__", "__main__"):
         return
-    (number,) = [n for n, floor in enumerate(FLOORS) if path.stem in floor]
-    below = {name for floor in FLOORS[:number] for name in floor}
+    (number,) = [n for n, floor in enumerate(FLOORS) if name in floor]
+    below = {each for floor in FLOORS[:number] for each in floor}
     wrong = imports(ast.parse(path.read_text())) - below
     assert not wrong, f"{path.name} imports {sorted(wrong)}, which is no floor below"
 
@@ -86,13 +93,13 @@ def test_imports_are_found_wherever_they_stand():
 
 def test_the_readme_has_the_same_floors():
     rows = re.findall(r"^\| (\d+) \| (.*?) \|", (ROOT / "README.md").read_text("utf-8"), re.M)
-    told = {int(number): set(re.findall(r"`(\w+)\.py`", files)) for number, files in rows}
+    told = {int(number): set(re.findall(r"`(\w+)(?:\.py|/)`", files)) for number, files in rows}
     assert told == dict(enumerate(FLOORS))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_private_name_of_keras(path):
-    if path.stem in PRIVATE:
+    if name_of(path) in PRIVATE:
         return
     text = path.read_text()
     for node in ast.walk(ast.parse(text)):
@@ -111,7 +118,7 @@ def test_no_private_name_of_keras(path):
             )
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_exception_to_the_type_checker_says_why(path):
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         if "type: ignore" in line:
@@ -171,14 +178,14 @@ def test_unknown_names_are_attribute_errors():
         graphwd.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_first_line_says_what_lives_in_a_file(path):
     first = path.read_text().splitlines()[0]
     assert first.startswith('"""')
     assert first.rstrip('"').endswith((".", "?"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_public_definition_has_a_docstring(path):
     tree = ast.parse(path.read_text())
     for node in ast.iter_child_nodes(tree):
@@ -227,7 +234,6 @@ def test_the_version_is_that_of_the_project():
 
 def test_every_module_imports_on_its_own():
     for path in FILES:
-        if path.stem not in ("__main__",):
-            importlib.import_module(
-                f"graphwd.{path.stem}" if path.stem != "__init__" else "graphwd"
-            )
+        if path.stem != "__main__":
+            parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+            importlib.import_module(".".join(part for part in parts if part != "__init__"))

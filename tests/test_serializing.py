@@ -6,7 +6,8 @@ import keras
 import pytest
 
 import graphwd
-from graphwd import _keras, slots, values
+from graphwd import slots, values
+from graphwd._keras import making
 from graphwd.serializing import serialize
 from tests.sample_models import sample_models
 
@@ -71,5 +72,5 @@ def test_a_class_of_a_notebook_is_told_without_a_module():
 )
 def test_parts_are_written_alike_while_keras_is_quickened(part):
     usual = keras.saving.serialize_keras_object({"part": part, "again": [part]})
-    with _keras.quickened():
+    with making.quickened():
         assert keras.saving.serialize_keras_object({"part": part, "again": [part]}) == usual

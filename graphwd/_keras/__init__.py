@@ -1,4 +1,4 @@
-"""The only module that uses private names of Keras: why each, and what happens without it.
+"""The only package that uses private names of Keras: why each, and what happens without it.
 
 | name | why | when it is missing |
 | --- | --- | --- |
@@ -9,19 +9,15 @@
 | `Variable._layout` | a copy is laid out over JAX's devices as its original | Keras lays it out by its name |
 | `Variable._shape` | a shape that is a plain tuple on all backends | it is made from `shape` |
 | `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
-| `Variable._initialize_with_initializer`, `._deferred_initialize`, `._direct_assign`, `._initialize`, `._value` | no random numbers for weights that are about to be copied | they are drawn and overwritten |
-| `Layer.__setattr__`, `inspect` and `backend` in the modules that ask them | much that Keras does again for each layer is left out | it takes its time |
 | `Function._nodes` and the like | put the calls of a shared layer back into their order | the calls keep the order of the traversal |
 | `Trainer._compile_config`, `Optimizer._trainable_variables`, `._learning_rate` | compile arguments as the user gave them, serializable or not | what Keras can serialize is carried |
+
+What Keras's own methods are replaced with while layers are made is in `making`.
 """  # noqa: E501 # a table row can't be broken
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import threading
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -29,8 +25,6 @@ import keras
 from graphwd.errors import GraphwdError
 
 try:
-    import keras.src.layers.layer
-    import keras.src.ops.operation
     from keras.src.models.functional import (
         Functional,
         functional_like_constructor,
@@ -38,7 +32,6 @@ try:
     )
     from keras.src.ops.function import make_node_key, map_graph
     from keras.src.ops.node import KerasHistory, Node
-    from keras.src.saving import serialization_lib
     from keras.src.saving.serialization_lib import serialize_with_public_class
 except ImportError as error:
     raise GraphwdError(
@@ -46,13 +39,8 @@ except ImportError as error:
         "graphwd is tested with Keras 3.13 and 3.15."
     ) from error
 
-VARIABLE: Any = keras.Variable
 LAYERS = "keras.src.layers."
 """Where Keras's own layers are; elsewhere a layer is taken for a third party's and probed."""
-DEFERS = all(
-    hasattr(VARIABLE, name)
-    for name in ("_initialize_with_initializer", "_deferred_initialize", "_direct_assign")
-)
 
 
 def identity(cls: type) -> dict[str, Any]:
@@ -170,240 +158,6 @@ def shape_of(variable: Any) -> tuple[int, ...]:
 def set_own_trainable(layer: Any, value: bool) -> None:
     """Sets a layer's trainable flag alone; Keras's setter sets those of all sublayers, too."""
     layer._trainable = value
-
-
-def is_initialized(variable: Any) -> bool:
-    """Whether a variable has a value yet, which inside `deferred` it may not."""
-    return getattr(variable, "_value", True) is not None
-
-
-def initialize(variable: Any, tensor: Any) -> None:
-    """Gives a variable its first value, without drawing one at random."""
-    before = _deferral.initializing
-    _deferral.initializing = True
-    try:
-        variable._initialize(tensor)
-    finally:
-        _deferral.initializing = before
-    variable._initializer = None
-
-
-class _Deferral(threading.local):
-    """What is deferred in this thread: other threads make models as ever meanwhile."""
-
-    def __init__(self) -> None:
-        self.waiting: list[list[Any]] = []
-        self.placeholder: Callable[[Any], Any] | None = None
-        self.initializing = False
-
-
-_deferral = _Deferral()
-_installing = threading.Lock()
-_installed = 0
-_originals: dict[tuple[Any, str], Any] = {}
-
-
-@contextlib.contextmanager
-def deferred(placeholder: Callable[[Any], Any] | None = None) -> Iterator[list[Any]]:
-    """Leaves new variables without a value, so that none is drawn only to be overwritten.
-
-    Args:
-        placeholder: Gives a backend's stand-in for the value of a variable, for backends that
-            need one; `None` leaves it out.
-
-    Yields:
-        A list that takes up the variables, in the order of their creation.
-    """
-    waiting: list[Any] = []
-    if not DEFERS:
-        yield waiting
-        return
-    before = _deferral.placeholder
-    with quickened():
-        _deferral.waiting.append(waiting)
-        _deferral.placeholder = placeholder
-        try:
-            yield waiting
-        finally:
-            _deferral.waiting.pop()
-            _deferral.placeholder = before
-
-
-@contextlib.contextmanager
-def quickened() -> Iterator[None]:
-    """Leaves out what Keras does again and again for each layer, to the same effect.
-
-    That is the search for something to track in plain attributes, the signatures of the same
-    methods, and the question whether an initializer or a function is a tensor. Keras's methods
-    are replaced once for all threads that ask for it at a time.
-    """
-    global _installed
-    with _installing:
-        _installed += 1
-        if _installed == 1:
-            for owner, name, replacement in _replacements():
-                _originals[owner, name] = getattr(owner, name)
-                setattr(owner, name, replacement)
-    try:
-        yield
-    finally:
-        with _installing:
-            _installed -= 1
-            if _installed == 0:
-                for (owner, name), original in _originals.items():
-                    setattr(owner, name, original)
-
-
-def _replacements() -> list[tuple[Any, str, Any]]:
-    signatures = _Signatures()
-    replacements: list[tuple[Any, str, Any]] = []
-    follows = getattr(keras.config, "is_nnx_enabled", bool)()  # every attribute then, plain or not
-    if keras.backend.backend() in ("tensorflow", "jax") and not follows:
-        replacements.append((keras.Layer, "__setattr__", _set_attribute))
-    if hasattr(serialization_lib, "backend"):
-        replacements.append((serialization_lib, "backend", _Backend()))
-    for module in (keras.src.layers.layer, keras.src.ops.operation):
-        if hasattr(module, "inspect"):
-            replacements.append((module, "inspect", signatures))
-    if DEFERS:
-        replacements += [
-            (VARIABLE, "_initialize_with_initializer", _wait),
-            (VARIABLE, "_deferred_initialize", _wait_again),
-            (VARIABLE, "_direct_assign", _assign_first),
-        ]
-    return replacements
-
-
-def _wait(variable: Any, initializer: Any) -> None:
-    if not _deferral.waiting:
-        _originals[VARIABLE, "_initialize_with_initializer"](variable, initializer)
-        return
-    variable._initializer = initializer
-    placeholder = _deferral.placeholder
-    variable._value = None if placeholder is None else placeholder(variable)
-    _deferral.waiting[-1].append(variable)
-
-
-def _wait_again(variable: Any) -> None:
-    if _deferral.waiting:
-        _wait(variable, variable._initializer)
-    else:
-        _originals[VARIABLE, "_deferred_initialize"](variable)
-
-
-def _assign_first(variable: Any, value: Any) -> None:
-    """A layer's `build` may assign to its variables; the first value ends the wait."""
-    # On JAX the first value itself is assigned.
-    if _deferral.waiting and not _deferral.initializing and variable._value is None:
-        initialize(variable, value)
-    else:
-        _originals[VARIABLE, "_direct_assign"](variable, value)
-
-
-_KNOWN = ("builtins", "keras", "tensorflow")
-_NO_TENSORS: Any = (
-    types.FunctionType,
-    keras.initializers.Initializer,
-    keras.constraints.Constraint,
-    keras.regularizers.Regularizer,
-    keras.DTypePolicy,
-    keras.Layer,
-)
-_TRACKED: Any = (
-    *(keras.Variable, keras.Layer, keras.Metric, keras.random.SeedGenerator),
-    *(tuple, list, dict, set),
-)
-_plain_classes: dict[type, bool] = {}
-_plain_names: dict[type, dict[str, bool]] = {}
-
-
-class _Backend:
-    """Stands for the backend in Keras's serialization, which asks of all whether it is a tensor.
-
-    TensorFlow takes its time to say no, for it looks at the methods of the object's class.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(_originals[serialization_lib, "backend"], name)
-
-    def is_tensor(self, value: Any) -> bool:
-        """As `keras.backend.is_tensor`."""
-        if isinstance(value, _NO_TENSORS):
-            return False
-        return bool(_originals[serialization_lib, "backend"].is_tensor(value))
-
-
-class _Signatures:
-    """Stands for `inspect` in Keras, which asks for the same signatures for every layer it makes.
-
-    A signature is remembered no longer than Keras's methods are replaced.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(inspect, name)
-
-    def signature(self, function: Any) -> inspect.Signature:
-        """As `inspect.signature`."""
-        return self._remembered(inspect.signature, function)  # type: ignore[no-any-return] # by kind
-
-    def getfullargspec(self, function: Any) -> inspect.FullArgSpec:
-        """As `inspect.getfullargspec`."""
-        return self._remembered(inspect.getfullargspec, function)  # type: ignore[no-any-return] # by kind
-
-    def _remembered(self, ask: Callable[[Any], Any], function: Any) -> Any:
-        key: tuple[Any, ...] = (ask, None, function)
-        if inspect.ismethod(function):
-            key = (ask, function.__func__, None)
-        elif not inspect.isfunction(function):
-            return ask(function)
-        if key not in self._known:
-            self._known[key] = ask(function)
-        return self._known[key]
-
-
-def _set_attribute(layer: Any, name: str, value: Any) -> None:
-    """Sets an attribute that Keras and the backend would look into, find plain, and set."""
-    attributes = layer.__dict__
-    plain = _is_plain(type(value))
-    if plain and name in attributes:
-        plain = _is_plain(type(attributes[name]))
-    if plain and "_tracker" in attributes:
-        names = _plain_names.setdefault(type(layer), {})
-        if name not in names:
-            names[name] = _sets_plainly(type(layer), name)
-        if names[name]:
-            attributes[name] = value
-            return
-    _originals[keras.Layer, "__setattr__"](layer, name, value)
-
-
-def _is_plain(cls: type) -> bool:
-    """Whether an object of a class holds nothing that a layer tracks."""
-    plain = _plain_classes.get(cls)
-    if plain is None:
-        plain = _plain_classes[cls] = not issubclass(cls, _TRACKED) and not any(
-            base.__module__.startswith("tensorflow.") for base in cls.__mro__
-        )
-    return plain
-
-
-def _sets_plainly(cls: type, name: str) -> bool:
-    """Whether an attribute of a class is no property, and nobody but the backend intercepts it."""
-    below = cls.__mro__[cls.__mro__.index(keras.Layer) + 1 :]
-    return not hasattr(inspect.getattr_static(cls, name, None), "__set__") and all(
-        "__setattr__" not in vars(base) or base.__module__.split(".")[0] in _KNOWN for base in below
-    )
-
-
-def draw(variable: Any) -> None:
-    """Gives a variable that `deferred` left without a value the one of its own initializer."""
-    initializer = variable._initializer
-    if initializer is not None:
-        variable._initialize_with_initializer(initializer)
-        variable._initializer = None
 
 
 def keep_path(source: Any, variable: Any) -> None:
