@@ -236,7 +236,7 @@ def verify(
             for m, is_file in zip((original, rewritten), files, strict=True)
         )
     return verification.verify_models(
-        original, rewritten, chosen, outputs=outputs, seeds=not any(files)
+        original, rewritten, chosen, outputs=outputs, unsaved=not any(files)
     )
 
 

@@ -23,7 +23,7 @@ def differences(
     names: Mapping[str, str],
     compared: dict[str, int],
     *,
-    seeds: bool = True,
+    unsaved: bool = True,
 ) -> list[str]:
     """What differs between two models of the same config, apart from regularizers.
 
@@ -32,7 +32,7 @@ def differences(
         copy: The other model.
         names: Maps the original's layer paths to the other's, where they differ.
         compared: Takes up how much was compared.
-        seeds: Whether to compare what Keras doesn't save: the state of seed generators, and on
+        unsaved: Whether to compare what Keras doesn't save: the state of seed generators, and on
             which devices a value lies.
 
     Returns:
@@ -52,10 +52,10 @@ def differences(
         if source is target:
             problems.append(f"{title} is the same object in both models")
         elif not backends.same_bits(source, target) and (
-            seeds or walk.plain_name(source.name) != "seed_generator_state"
+            unsaved or walk.plain_name(source.name) != "seed_generator_state"
         ):
             problems.append(f"{title} has other values in the rewritten model")
-        elif seeds and not backends.same_place(source, target):
+        elif unsaved and not backends.same_place(source, target):
             problems.append(f"{title} lies on other devices in the rewritten model")
         if id(target) in targets and source is not target:
             problems.append(f"{title} shares its values with {targets[id(target)]}")

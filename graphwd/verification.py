@@ -63,7 +63,7 @@ class Report:
 
 
 def verify_clone(
-    found: Survey, plan: Plan, copy: Any, *, outputs: bool = False, seeds: bool = True
+    found: Survey, plan: Plan, copy: Any, *, outputs: bool = False, unsaved: bool = True
 ) -> Report:
     """Proves that a live model is the surveyed one plus a plan's edits.
 
@@ -72,7 +72,8 @@ def verify_clone(
         plan: The plan for it.
         copy: The rewritten model.
         outputs: Whether to compare outputs on generated inputs.
-        seeds: Whether to compare the state of seed generators, which Keras doesn't save.
+        unsaved: Whether to compare what Keras doesn't save: the state of seed generators, and on
+            which devices a value lies.
 
     Returns:
         A `Report`.
@@ -85,7 +86,7 @@ def verify_clone(
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)
     if not problems:
-        problems = equality.differences(found, copy, comparison.names, compared, seeds=seeds)
+        problems = equality.differences(found, copy, comparison.names, compared, unsaved=unsaved)
         if not problems:
             problems = equality.penalty_differences(found, plan, copy, comparison.names)
     if outputs and not problems:
@@ -99,7 +100,7 @@ def verify_models(
     policy: Policy | None,
     *,
     outputs: bool = False,
-    seeds: bool = True,
+    unsaved: bool = True,
 ) -> Report:
     """Proves that a live model is another one plus a policy's edits.
 
@@ -109,7 +110,8 @@ def verify_models(
         policy: The policy, or `None` to accept the regularizers that the second model's config
             says, as long as its variables have them.
         outputs: Whether to compare outputs on generated inputs.
-        seeds: Whether to compare the state of seed generators, which Keras doesn't save.
+        unsaved: Whether to compare what Keras doesn't save: the state of seed generators, and on
+            which devices a value lies.
 
     Returns:
         A `Report`.
@@ -120,13 +122,15 @@ def verify_models(
     found = survey(original, cloning.probe)
     if policy is not None:
         plan = make_plan(found.slots, policy, source=f"model {original.name!r}")
-        return verify_clone(found, plan, rewritten, outputs=outputs, seeds=seeds)
+        return verify_clone(found, plan, rewritten, outputs=outputs, unsaved=unsaved)
     other = survey(rewritten, cloning.probe)
     comparison = compare(found.serialized, other.serialized, regularizers_too=False)
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)
     if not problems:
-        problems = equality.differences(found, rewritten, comparison.names, compared, seeds=seeds)
+        problems = equality.differences(
+            found, rewritten, comparison.names, compared, unsaved=unsaved
+        )
         held = tuple(Decision(slot, None, slot.regularizer) for slot in other.slots)
         problems += equality.penalty_differences(other, Plan(None, held), rewritten, {})
     if outputs and not problems:
