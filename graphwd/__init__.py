@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-import wrapt
-
 from graphwd.errors import GraphwdError
+from graphwd.importing import when_imported
 
 if TYPE_CHECKING:
     from graphwd.api import inspect, plan, rewrite, rewrite_file, verify, weight_decay
@@ -78,7 +76,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("graphwd")
+        from importlib.metadata import version
+
+        return version("graphwd")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'graphwd' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"graphwd.{_HOME_OF[name]}"), name)
@@ -90,10 +90,10 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _make_carrier_known(keras: Any) -> None:
+def _make_carrier_known() -> None:
     """Registers the carrier with Keras, which looks it up by name when it loads a file."""
     with contextlib.suppress(GraphwdError):  # an unknown Keras is reported by the first call
         importlib.import_module("graphwd.carrier")
 
 
-wrapt.register_post_import_hook(_make_carrier_known, "keras")
+when_imported("keras", _make_carrier_known)

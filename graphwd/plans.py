@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphwd import page, regularizers
+from graphwd import regularizers
 from graphwd.decisions import Decision as Decision  # part of this module's interface
 from graphwd.outcome import Measure, Outcome
 from graphwd.policy import Policy, suggest
@@ -159,6 +159,8 @@ class Plan(Outcome):
         graphwd.plan("model.keras", graphwd.Policy.recipe("resnet")).save_html("plan.html")
         ```
         """
+        from graphwd import page  # here, since most plans are never drawn
+
         page.save_html(self, path)
 
     def __str__(self) -> str:

@@ -1,0 +1,68 @@
+"""Calls a function as soon as another package has been imported, without importing it."""
+
+from __future__ import annotations
+
+import importlib.abc
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+def when_imported(package: str, function: Callable[[], Any]) -> None:
+    """Calls a function once a package has been imported; now, if it has been already.
+
+    Args:
+        package: The name of a top-level package. It is not imported by this, and need not exist.
+        function: Called once, without arguments.
+    """
+    if package in sys.modules:
+        function()
+    else:
+        sys.meta_path.insert(0, _Finder(package, function))
+
+
+@dataclass(eq=False)
+class _Finder(importlib.abc.MetaPathFinder):
+    """Stands before all other finders, and gives what they find a loader that tells."""
+
+    package: str
+    function: Callable[[], Any]
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != self.package:
+            return None
+        after = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        found = (finder.find_spec(name, path, target) for finder in after)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(self, spec.loader)
+        return spec
+
+
+@dataclass(eq=False)
+class _Loader(importlib.abc.Loader):
+    """Loads a package by its own loader, which it leaves in its place."""
+
+    finder: _Finder
+    own: importlib.abc.Loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.own.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self.own
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.own
+        self.own.exec_module(module)
+        # Not before this: a package that couldn't be imported may be at the next attempt.
+        if self.finder in sys.meta_path:
+            sys.meta_path.remove(self.finder)
+            self.finder.function()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
