@@ -3,6 +3,7 @@
 Every way is a process of its own, from its start to its end, since that is what a user waits for.
 """
 
+import os
 import pathlib
 import statistics
 import subprocess
@@ -83,7 +84,12 @@ def _measure(source: pathlib.Path, rounds: int, live: bool) -> dict[str, Any]:
 
 
 def _runner(command: list[str]) -> Any:
-    return lambda: subprocess.run(command, check=True, capture_output=True, cwd=harness.ROOT)
+    # Packages are compiled when they are installed; a process that may not keep what it compiled
+    # does that again each time.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    return lambda: subprocess.run(
+        command, check=True, capture_output=True, cwd=harness.ROOT, env=environment
+    )
 
 
 def excess(result: dict[str, Any]) -> float:

@@ -207,8 +207,8 @@ def _same_bytes(one: Archive, member: Member, other: Archive, counterpart: Membe
 
 
 def _compare_h5(one: Archive, other: Archive, name: str) -> list[str]:
-    from graphwd.weights import compare_trees, read_tree
+    from graphwd.weights import compare_trees
 
-    with one.open_store(name) as first, other.open_store(name) as second:
-        problems = compare_trees(read_tree(first), read_tree(second))
+    with one.store(name).checked(), other.store(name).checked():
+        problems = compare_trees(one.tree(name), other.tree(name))
     return [f"{name}: {problem}" for problem in problems] if name else problems

@@ -15,8 +15,12 @@ from graphwd.errors import ArchiveError
 
 Path: TypeAlias = str | os.PathLike[str]
 
-CHUNK = 4 << 20
-"""The number of bytes that are held in memory at once when a file's content passes through."""
+CHUNK = 512 << 10
+"""The number of bytes that are held in memory at once when a file's content passes through.
+
+Two of them fit into a processor's cache while they are compared: with pieces of 4 MiB comparing
+two files takes twice as long.
+"""
 
 _KERNEL_SLICE = 64 << 20  # so that Ctrl-C is heard between two calls
 _NO_KERNEL_COPY = {

@@ -10,9 +10,7 @@ from graphwd import roles
 from graphwd.slots import CARRIED, Pointer, Slot, is_serialized
 from graphwd.weights import Array
 
-STATE = ("optimizer", "optimizer_weights")
-"""The groups of a weights file that hold no weights of the model."""
-
+# The outermost groups of a .keras file's weights that hold no weights of the model.
 _METRICS = ("metrics", "loss", "compile_metrics", "_compile_metrics", "_loss_tracker")
 _MATRICES = ("depthwise", "pointwise", "kernel", "embeddings", "recurrent")
 _STATISTICS = ("BatchNormalization", "SyncBatchNormalization", "Normalization")

@@ -21,7 +21,7 @@ from graphwd.zipcopy import STORED, Index, Member, copy_with, member_chunks, rea
 
 if TYPE_CHECKING:  # at run time h5py and what needs it are imported for HDF5 only
     from graphwd.reach import Reach
-    from graphwd.weights import Array, Store
+    from graphwd.weights import Array, Store, Tree
 
 CONFIG = "config.json"
 """The member of a `.keras` archive that holds its config."""
@@ -73,6 +73,9 @@ class Archive:
         self.path = self.source.path
         self.index = None
         self._attributes: dict[str, str] = {}
+        self._stores: dict[str, Store] = {}
+        self._trees: dict[tuple[str, bool], Tree] = {}
+        self._open = ExitStack()
         try:
             if self.source.read(0, min(8, self.source.size)) == _H5_SIGNATURE:
                 self.kind = "h5"
@@ -83,7 +86,7 @@ class Archive:
                 self._text = self._read_json(CONFIG)
             self.config = parse_config(self._text, self.path)
         except BaseException:
-            self.source.close()
+            self.close()
             raise
 
     @property
@@ -132,14 +135,13 @@ class Archive:
         Raises:
             ArchiveError: when the stored weights can't be read.
         """
-        from graphwd.reach import STATE, find_reach
-        from graphwd.weights import read_tree
+        from graphwd.reach import find_reach
 
         arrays: list[Array] = []
         with ExitStack() as stack:
             for name in self._h5_members():
-                store = stack.enter_context(self.open_store(name))
-                arrays += read_tree(store, skip=STATE).arrays.values()
+                stack.enter_context(self.store(name).checked())
+                arrays += self.tree(name, state=False).arrays.values()
             yield find_reach(self.config, slots, arrays, self.kind == "h5")
 
     def write(
@@ -182,7 +184,8 @@ class Archive:
         from graphwd.window import Window
 
         copy_range(self.source, 0, self.source.size, file)
-        with open_store(self.path, Window(file), "r+") as store:
+        store = open_store(self.path, Window(file), "r+")
+        with store.checked(), store.file:
             attributes = store.file.attrs
             if attributes.get_id(_ATTRIBUTE).get_type().is_variable_str():
                 attributes.modify(_ATTRIBUTE, text)
@@ -208,7 +211,8 @@ class Archive:
         return read_member(self.source, member, CONFIG_LIMIT)
 
     def _read_attributes(self) -> bytes:
-        with self.open_store("") as store:
+        store = self.store("")
+        with store.checked():
             for name in (_ATTRIBUTE, "training_config", "keras_version", "backend"):
                 self._read_attribute(store, name)
         text = self._attributes.get(_ATTRIBUTE)
@@ -238,20 +242,22 @@ class Archive:
             return [""]
         return [name for name in self.index.members if name.endswith(".weights.h5")]
 
-    @contextmanager
-    def open_store(self, name: str) -> Iterator[Store]:
+    def store(self, name: str) -> Store:
         """Opens the file itself (no name) or one of its members as HDF5.
 
         Args:
             name: A member's name; empty for the file itself.
 
-        Yields:
-            A `graphwd.weights.Store`.
+        Returns:
+            A `graphwd.weights.Store`, the same one each time, open as long as the archive is.
+
+        Raises:
+            ArchiveError: when it is damaged.
         """
         from graphwd.weights import open_store
         from graphwd.window import Window
 
-        with ExitStack() as stack:
+        if name not in self._stores:
             if self.index is None:
                 window = Window(self.source.file, 0, self.source.size)
             else:
@@ -259,12 +265,37 @@ class Archive:
                 if member.method == STORED:
                     window = Window(self.source.file, member.data, member.compressed)
                 else:
-                    spool = stack.enter_context(self._spool(member))
-                    window = Window(spool, 0, member.size)
-            yield stack.enter_context(open_store(self.path, window))
+                    window = Window(self._spool(member), 0, member.size)
+            self._stores[name] = open_store(self.path, window)
+            self._open.enter_context(self._stores[name].file)
+        return self._stores[name]
 
-    @contextmanager
-    def _spool(self, member: Member) -> Iterator[Any]:
+    def tree(self, name: str, *, state: bool = True) -> Tree:
+        """Lists what the file itself (no name) or one of its members holds as HDF5.
+
+        Args:
+            name: A member's name; empty for the file itself.
+            state: Whether to list the state of the optimizer, too.
+
+        Returns:
+            A `graphwd.weights.Tree`. Each part of it is listed once as long as the archive is open.
+
+        Raises:
+            ArchiveError: when it is damaged.
+        """
+        from graphwd.weights import Tree, read_tree
+
+        store = self.store(name)
+        tree = Tree({}, {})
+        for part in (False, True)[: 1 + state]:
+            if (name, part) not in self._trees:
+                with store.checked():
+                    self._trees[name, part] = read_tree(store, state=part)
+            tree.arrays.update(self._trees[name, part].arrays)
+            tree.orders.update(self._trees[name, part].orders)
+        return tree
+
+    def _spool(self, member: Member) -> Any:
         """A compressed member, decompressed to a temporary file, for HDF5 seeks back and forth."""
         if member.size > _SPOOL_LIMIT and member.size > _SPOOL_RATIO * member.compressed:
             raise ArchiveError(
@@ -272,17 +303,19 @@ class Archive:
                 f"stores {member.compressed}; Keras refuses it, too."
             )
         try:
-            with tempfile.TemporaryFile(buffering=0) as spool:
-                for chunk in member_chunks(self.source, member):
-                    write_all(cast(Any, spool), chunk)
-                yield spool
+            spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 # closed with the archive
+            self._open.enter_context(spool)
+            for chunk in member_chunks(self.source, member):
+                write_all(cast(Any, spool), chunk)
         except OSError as error:
             raise ArchiveError(
                 f"{member.name!r} of {self.path!r} can't be decompressed: {error.strerror}."
             ) from error
+        return spool
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file, and what was opened in it."""
+        self._open.close()
         self.source.close()
 
     def __enter__(self) -> Archive:

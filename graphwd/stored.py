@@ -35,7 +35,7 @@ class StoredWeights:
         object.__setattr__(self, "path", os.path.abspath(self.path))
 
     def __call__(self, decisions: tuple[Decision, ...]) -> Penalties:
-        """Reads the arrays that have a penalty, a few megabytes at a time, and adds them up.
+        """Reads the arrays that have a penalty, in pieces of bounded size, and adds them up.
 
         Args:
             decisions: Decisions on the file's slots, in their order.
@@ -85,7 +85,7 @@ def _unknown(both: Any, factors: Any, arrays: tuple[Array, ...]) -> str:
     for array in arrays:
         if array.unreadable():
             return array.unreadable()
-        if array.dtype != "bfloat16" and array.dataset.dtype.kind != "f":
+        if array.dtype != "bfloat16" and array.stored.kind != "f":
             return f"it is on numbers of type {array.dtype}"
     return ""
 
@@ -100,7 +100,7 @@ def _values(factors: list[Any], arrays: tuple[Array, ...]) -> tuple[float, float
                 halves = np.frombuffer(piece, "<u2").astype("<u4") << 16
                 numbers = halves.view("<f4").astype("float64")
             else:
-                numbers = np.frombuffer(piece, array.dataset.dtype).astype("float64")
+                numbers = np.frombuffer(piece, array.stored).astype("float64")
             square.append(float(numbers @ numbers))
             if any(l1 for l1, _ in factors):
                 size.append(float(np.abs(numbers).sum()))

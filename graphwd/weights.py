@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5g, h5l, h5o, h5t
 
 from graphwd.errors import ArchiveError
 from graphwd.files import CHUNK, same_content
@@ -19,7 +21,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _BOMB_FLOOR, _BOMB_RATIO = 4 << 30, 1000  # Keras refuses the same arrays when it loads a file
 _OBJECTS_LIMIT = 1_000_000
-_ORDERS = re.compile(r"(layer|weight)_names(\d*)")  # Keras loads legacy files by these lists
+_STATE = ("optimizer", "optimizer_weights")  # the outermost groups of a .keras and a .h5 file
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,20 @@ class Store:
     window: Window
     file: Any
 
+    def checked(self) -> AbstractContextManager[None]:
+        """A block in which the file is read or written, and may turn out to be damaged.
 
-@contextmanager
-def open_store(path: str, window: Window, mode: str = "r") -> Iterator[Store]:
+        Returns:
+            A context manager.
+
+        Raises:
+            ArchiveError: upon leaving the block, for what h5py raised in it.
+            OSError: when the file couldn't be written; whatever is in it then is of no use.
+        """
+        return _checked(self.path, self.window)
+
+
+def open_store(path: str, window: Window, mode: str = "r") -> Store:
     """Opens an HDF5 file inside another file.
 
     Args:
@@ -46,23 +59,25 @@ def open_store(path: str, window: Window, mode: str = "r") -> Iterator[Store]:
         window: Where the HDF5 file is.
         mode: `"r"`, or `"r+"` to edit it.
 
-    Yields:
-        A `Store`.
+    Returns:
+        A `Store`, whose `file` is to be closed.
 
     Raises:
         ArchiveError: when there is no HDF5 file, or it turns out to be damaged.
-        OSError: when it couldn't be written; whatever is in it then is of no use.
     """
-    import h5py
-
     start = window.read(16) or b""
     # Lengths and addresses of 64 bits, which all machines that run Keras write.
     sizes = start[13:15] if start[8:9] in (b"\0", b"\1") else start[9:11]
     if start[:8] != SIGNATURE or sizes != b"\x08\x08":
         raise ArchiveError(f"{path!r} holds damaged HDF5 data (it has no valid beginning).")
+    with _checked(path, window):
+        return Store(path, window, h5py.File(window, mode))
+
+
+@contextmanager
+def _checked(path: str, window: Window) -> Iterator[None]:
     try:
-        with h5py.File(window, mode) as file:
-            yield Store(path, window, file)
+        yield
     except (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         # What h5py raises for damaged files: HDF5's own errors have no common class.
         if window.error is not None:
@@ -87,7 +102,8 @@ class Array:
         owners: The names of the saved objects around it, outermost first, as far as the file
             tells them; where it doesn't, the groups' names.
         named: Whether the file tells the name of the object that owns it.
-        dataset: The `h5py.Dataset`.
+        stored: The dtype of the numbers that it is stored as.
+        id: The `h5py.h5d.DatasetID`.
         window: The HDF5 file that it is stored in.
     """
 
@@ -96,7 +112,8 @@ class Array:
     dtype: str
     owners: tuple[str, ...]
     named: bool
-    dataset: Any
+    stored: np.dtype[Any]
+    id: h5d.DatasetID
     window: Window
 
     @property
@@ -112,31 +129,33 @@ class Array:
     @property
     def size(self) -> int:
         """The number of bytes that its values take."""
-        return math.prod(self.shape) * int(self.dataset.dtype.itemsize)
+        return math.prod(self.shape) * self.stored.itemsize
 
     def unreadable(self) -> str:
         """Why the array can't be read in bounded memory and time; empty when it can."""
-        if self.dataset.external or self.dataset.is_virtual:
+        settings = self.id.get_create_plist()
+        layout = settings.get_layout()
+        if settings.get_external_count() or layout == h5d.VIRTUAL:
             return "it is kept in another file"
-        if self.dataset.dtype.hasobject:
+        if self.stored.hasobject:
             return f"values of variable length ({self.dtype}) can't be compared"
-        stored = self.dataset.id.get_storage_size()
-        if self.size > _BOMB_FLOOR and self.size > _BOMB_RATIO * stored:
-            return f"it claims {self.size} bytes and stores {stored}"
-        pieces = self.dataset.chunks
-        if pieces and math.prod(pieces) * self.dataset.dtype.itemsize > READ_LIMIT:
+        taken = self.id.get_storage_size()
+        if self.size > _BOMB_FLOOR and self.size > _BOMB_RATIO * taken:
+            return f"it claims {self.size} bytes and stores {taken}"
+        pieces = settings.get_chunk() if layout == h5d.CHUNKED else ()
+        if math.prod(pieces) * self.stored.itemsize > READ_LIMIT:
             return f"it is stored in pieces of more than {READ_LIMIT >> 20} MiB"
         return ""
 
     def content(self) -> Iterator[bytes]:
         """Yields the values' bytes in pieces of bounded size."""
-        offset = self.dataset.id.get_offset()
-        if offset is not None and self.dataset.id.get_storage_size() == self.size:
+        offset = self.id.get_offset()
+        if offset is not None and self.id.get_storage_size() == self.size:
             yield from self.window.chunks(offset, self.size)
-        elif self.dataset.shape is not None:
-            limit = max(1, CHUNK // max(1, self.dataset.dtype.itemsize))
-            for block in _blocks(self.shape, limit):
-                yield self.dataset[block].tobytes()
+        elif self.id.shape is not None:
+            values = h5py.Dataset(self.id)
+            for block in _blocks(self.shape, max(1, CHUNK // max(1, self.stored.itemsize))):
+                yield values[block].tobytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,21 +165,22 @@ class Tree:
     Attributes:
         arrays: Its arrays, by path; those of a legacy file by their layer and their place in its
             list of weights, since Keras loads them by that and not by their names.
-        orders: A legacy file's lists of layers, by the path of the group that they are in.
+        orders: A legacy file's lists of layers, by which Keras loads it, by the path of the group
+            that they are in.
     """
 
     arrays: dict[str, Array]
     orders: dict[str, list[str]]
 
 
-def read_tree(store: Store, skip: Collection[str] = ()) -> Tree:
+def read_tree(store: Store, *, state: bool) -> Tree:
     """Lists what an HDF5 file of weights holds, without reading the arrays.
 
     h5py's low-level objects do that five times as fast as its groups and datasets.
 
     Args:
         store: The open file.
-        skip: Names of outermost groups to leave out.
+        state: Whether to list the state of the optimizer, or else all but that.
 
     Returns:
         A `Tree`.
@@ -168,63 +188,85 @@ def read_tree(store: Store, skip: Collection[str] = ()) -> Tree:
     Raises:
         ArchiveError: when the file holds links to elsewhere, which Keras refuses, too, or cycles.
     """
-    from h5py import Dataset, h5d, h5g, h5o
-
     tree = Tree({}, {})
     places: dict[str, str] = {}
     seen: set[int] = set()
-    stack: list[tuple[str, tuple[str, ...], Any]] = [("", (), h5g.open(store.file.id, b"/"))]
+    stack = [_Group("", (), "", None, h5g.open(store.file.id, b"/"))]
     while stack:
-        prefix, owners, group = stack.pop()
-        address = h5o.get_info(group).addr
+        here = stack.pop()
+        address = h5o.get_info(here.id).addr
         if address in seen:
-            raise ArchiveError(f"{store.path!r} holds the HDF5 group {prefix!r} twice.")
+            raise ArchiveError(f"{store.path!r} holds the HDF5 group {here.path!r} twice.")
         seen.add(address)
-        lists = _lists(group)
-        if "layer" in lists:
-            tree.orders[prefix] = lists["layer"]
-        if "weight" in lists:
-            places.update(
-                {prefix + name: prefix + str(k) for k, name in enumerate(lists["weight"])}
-            )
-        inner = []
-        named = isinstance(read_text(group, "name"), str)
-        for raw in _children(store, prefix, group):
+        prefix = f"{here.path}/" if here.path else ""
+        layers = _list(here.id, "layer_names")
+        if layers is not None:
+            tree.orders[prefix] = layers
+        for number, name in enumerate(_list(here.id, "weight_names") or ()):
+            places[prefix + name] = prefix + str(number)
+        groups, datasets = {}, {}
+        for raw in _children(store, prefix, here.id):
             name = _text(raw)
-            where = prefix + name
-            if where in skip:
+            if not here.path and (name in _STATE) is not state:
                 continue
-            child = h5o.open(group, raw)
+            child = h5o.open(here.id, raw)
             if isinstance(child, h5g.GroupID):
-                inner.append((where + "/", (*owners, _owner(name, child)), child))
+                groups[name] = child, read_text(child, "name")
             elif isinstance(child, h5d.DatasetID):
-                data = Dataset(child)
-                dtype = str(read_text(child, "dtype") or child.dtype)
-                shape = child.shape or ()
-                place = places.get(where, where)
-                tree.arrays[place] = Array(where, shape, dtype, owners, named, data, store.window)
-        if len(seen) + len(inner) + len(tree.arrays) > _OBJECTS_LIMIT:
+                datasets[name] = child
+        owners = here.owners
+        if here.path:  # Keras notes the name of a saved object with the variables that it owns
+            _, own = groups.get("vars", (None, None))
+            owners = (*owners, own if isinstance(own, str) else here.key)
+        for name, child in datasets.items():
+            where, stored = prefix + name, child.dtype
+            tree.arrays[places.get(where, where)] = Array(
+                where,
+                child.shape or (),
+                str(read_text(child, "dtype") or stored),
+                owners,
+                isinstance(here.name, str),
+                stored,
+                child,
+                store.window,
+            )
+        if len(seen) + len(groups) + len(tree.arrays) > _OBJECTS_LIMIT:
             raise ArchiveError(f"{store.path!r} holds more than {_OBJECTS_LIMIT} arrays.")
-        stack += reversed(inner)
+        stack += reversed(
+            [_Group(prefix + key, owners, key, name, id) for key, (id, name) in groups.items()]
+        )
     return tree
 
 
-def _lists(group: Any) -> dict[str, list[str]]:
-    """The lists of names in a group's attributes, which Keras splits where they are long."""
-    from h5py import h5a
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """An HDF5 group that is still to be listed.
 
-    found: dict[str, dict[int, list[str]]] = {}
-    for number in range(h5a.get_num_attrs(group)):
-        name = _text(h5a.open(group, index=number).name)
-        match = _ORDERS.fullmatch(name)
-        if match:
-            texts = read_text(group, name)
-            part = texts if isinstance(texts, list) else []  # an empty list is stored as numbers
-            found.setdefault(match[1], {})[int(match[2] or 0)] = part
-    return {
-        kind: [name for number in sorted(parts) for name in parts[number]]
-        for kind, parts in found.items()
-    }
+    Attributes:
+        path: Its path.
+        owners: The names of the saved objects around it.
+        key: Its name as a group.
+        name: The text of its attribute `name`, if it has one.
+        id: The `h5py.h5g.GroupID`.
+    """
+
+    path: str
+    owners: tuple[str, ...]
+    key: str
+    name: str | list[str] | None
+    id: Any
+
+
+def _list(group: Any, name: str) -> list[str] | None:
+    """A list of names in a group's attributes, which Keras splits where it is long."""
+    if h5a.exists(group, name.encode()):
+        texts = read_text(group, name)
+        return texts if isinstance(texts, list) else []  # an empty list is stored as numbers
+    parts: list[list[str]] = []
+    while h5a.exists(group, f"{name}{len(parts)}".encode()):
+        texts = read_text(group, f"{name}{len(parts)}")
+        parts.append(texts if isinstance(texts, list) else [])
+    return [*itertools.chain(*parts)] if parts else None
 
 
 def read_text(owner: Any, name: str) -> str | list[str] | None:
@@ -240,8 +282,6 @@ def read_text(owner: Any, name: str) -> str | list[str] | None:
     Raises:
         OSError: when it is too long.
     """
-    from h5py import AttributeManager, h5a, h5t
-
     if not h5a.exists(owner, name.encode()):
         return None
     stored = h5a.open(owner, name.encode())
@@ -249,16 +289,18 @@ def read_text(owner: Any, name: str) -> str | list[str] | None:
         return None
     if stored.get_storage_size() > READ_LIMIT:
         raise OSError(f"the attribute {name!r} is too long")
-    value = AttributeManager(SimpleNamespace(id=owner))[name]
-    if isinstance(value, (str, bytes)):
-        return _text(value)
-    return [_text(item) for item in value.ravel()] if hasattr(value, "ravel") else None
+    if stored.shape is None:
+        return None
+    value = np.zeros(stored.shape, stored.dtype)
+    stored.read(value)
+    # As h5py does: texts of any length keep what is not UTF-8, for others to refuse it.
+    errors = "surrogateescape" if value.dtype.hasobject else "backslashreplace"
+    texts = [bytes(item).decode(errors=errors) for item in value.flat]
+    return texts if value.ndim else texts[0]
 
 
 def _children(store: Store, prefix: str, group: Any) -> list[bytes]:
     """The names in a group, refusing links to elsewhere."""
-    from h5py import h5l
-
     names: list[bytes] = []
     foreign: list[bytes] = []
 
@@ -276,19 +318,8 @@ def _text(value: str | bytes) -> str:
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _owner(key: str, group: Any) -> str:
-    """The name that Keras notes for a saved object with the variables that it owns."""
-    from h5py import h5g, h5l, h5o
-
-    if not group.links.exists(b"vars") or group.links.get_info(b"vars").type != h5l.TYPE_HARD:
-        return key
-    variables = h5o.open(group, b"vars")
-    name = read_text(variables, "name") if isinstance(variables, h5g.GroupID) else None
-    return name if isinstance(name, str) else key
-
-
 def compare_trees(one: Tree, other: Tree) -> list[str]:
-    """Compares two files' arrays bit for bit, a few megabytes at a time.
+    """Compares two files' arrays bit for bit, in pieces of bounded size.
 
     Args:
         one: What the first file holds.
@@ -310,7 +341,7 @@ def compare_trees(one: Tree, other: Tree) -> list[str]:
 
 
 def _difference(one: Array, other: Array) -> str:
-    if one.dtype != other.dtype or one.dataset.dtype != other.dataset.dtype:
+    if one.dtype != other.dtype or one.stored != other.stored:
         return f"the dtype is {one.dtype} in one file and {other.dtype} in the other"
     if one.shape != other.shape:
         return f"the shape is {one.shape} in one file and {other.shape} in the other"
