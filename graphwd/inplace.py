@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -29,20 +30,21 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
         ModelError: when a layer keeps its regularizer where it can't be set from outside.
         EquivalenceError: when the proof fails. Either way the model is as it was before.
     """
-    restore = carrier.snapshot(found.model)
+    restores: list[Callable[[], None]] = []
+    made: dict[int, Any] = {id(None): None}
     try:
         with making.quickened():
-            _edit(found, plan, verify=verify)
+            edited = [unit for unit in found.units if _edit_unit(found, unit, plan, made, restores)]
+            if verify:
+                _prove_all(found, edited, plan)
     except BaseException:
-        restore()
+        for restore in reversed(restores):
+            restore()
         raise
     return found.model
 
 
-def _edit(found: survey.Survey, plan: Plan, *, verify: bool) -> None:
-    edited = [unit for unit in found.units if _edit_unit(found, unit, plan)]
-    if not verify:
-        return
+def _prove_all(found: survey.Survey, edited: list[survey.Unit], plan: Plan) -> None:
     reached = {id(inner) for unit in edited for _, _, inner in walk.layers_within(unit.layer)}
     for unit in found.units:  # two wrappers may hold the same layer
         if any(id(inner) in reached for _, _, inner in walk.layers_within(unit.layer)):
@@ -66,9 +68,10 @@ def _prove(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
         for pointer, index in unit.slots.items()
         if plan.decisions[index].changes
     }
-    comparison = verification.compare(
-        set_regularizers(before, values), actual, match="names", known=list(unit.slots)
-    )
+    planned = set_regularizers(before, values)
+    if planned == actual:
+        return
+    comparison = verification.compare(planned, actual, match="names", known=list(unit.slots))
     if not comparison.ok:
         raise EquivalenceError(
             f"The config of layer {unit.layer.name!r} does not say what the plan says "
@@ -77,68 +80,81 @@ def _prove(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
         )
 
 
-def _edit_unit(found: survey.Survey, unit: survey.Unit, plan: Plan) -> bool:
-    """Edits a layer if the plan wants it otherwise than it is, and says whether it did."""
-    edited = False
-    for pointer, index in unit.slots.items():
-        if plan.decisions[index].changes:
-            _set_in_config(found, unit, pointer, index, plan.decisions[index].after)
-            edited = True
-    in_config = set(unit.slots.values())
-    carried = []
-    for index, slot in unit.governs.items():
-        decision = plan.decisions[slot]
-        variable = unit.weights[index].variable
-        if slot not in in_config and decision.after is not None:
-            role = walk.role_of(unit.weights[index])
-            carried.append(carrier.penalty(index, unit.weights[index], role, dict(decision.after)))
-        if not regularizers.equal(regularizers.serialize(variable.regularizer), decision.after):
-            variable.regularizer = _deserialized(decision.after)
-            edited = True
-    if carried != carrier.carried_penalties(unit.layer):
-        carrier.attach(unit.layer, carried, carrier.fingerprint(unit.weights))
-        edited = True
-    if edited:
-        carrier.hand_down(unit.layer)
-    return edited
-
-
-def _set_in_config(
+def _edit_unit(
     found: survey.Survey,
     unit: survey.Unit,
-    pointer: Pointer,
-    index: int,
-    after: regularizers.Serialized | None,
-) -> None:
-    """Sets the attribute from which a layer's get_config reads a slot.
+    plan: Plan,
+    made: dict[int, Any],
+    restores: list[Callable[[], None]],
+) -> bool:
+    """Edits a layer if the plan wants it otherwise than it is, and says whether it did.
 
-    The attribute is on the unit or on a layer inside it: on the one whose own config has the slot,
-    and on those that were made from its arguments (the cell of an LSTM, the projections of
+    Args:
+        found: The survey of the model.
+        unit: The layer.
+        plan: The plan.
+        made: Regularizers by the ids of their serialized forms: layers share one for each rule.
+        restores: Takes up a function that undoes the edit.
+    """
+    decisions = plan.decisions
+    in_config = {
+        pointer: index for pointer, index in unit.slots.items() if decisions[index].changes
+    }
+    on_variables = []
+    carried = []
+    configurable = set(unit.slots.values())
+    for index, slot in unit.governs.items():
+        weight, after = unit.weights[index], decisions[slot].after
+        if slot not in configurable and after is not None:
+            carried.append(carrier.penalty(index, weight, walk.role_of(weight), dict(after)))
+        if not regularizers.equal(regularizers.serialize(weight.variable.regularizer), after):
+            on_variables.append((weight.variable, after))
+    recarried = carried != carrier.carried_penalties(unit.layer)
+    if not in_config and not on_variables and not recarried:
+        return False
+    restores.append(carrier.snapshot(unit.layer))
+    for pointer, index in in_config.items():
+        regularizer = _made(decisions[index].after, made)
+        for holder, attribute in _holders(found, unit, pointer, index):
+            setattr(holder, attribute, regularizer)
+    for variable, after in on_variables:
+        variable.regularizer = _made(after, made)
+    if recarried:
+        carrier.attach(unit.layer, carried, carrier.fingerprint(unit.weights))
+    carrier.hand_down(unit.layer)
+    return True
+
+
+def _made(serialized: regularizers.Serialized | None, made: dict[int, Any]) -> Any:
+    if id(serialized) not in made:
+        made[id(serialized)] = keras.regularizers.deserialize(copy.deepcopy(dict(serialized or {})))
+    return made[id(serialized)]
+
+
+def _holders(
+    found: survey.Survey, unit: survey.Unit, pointer: Pointer, index: int
+) -> list[tuple[Any, str]]:
+    """The attributes from which a layer's get_config reads a slot.
+
+    They are on the unit or on a layer inside it: on the one whose own config has the slot, and on
+    those that were made from its arguments (the cell of an LSTM, the projections of
     MultiHeadAttention), which Keras asks for the config or not as it likes.
     """
-    role = found.slots[index].role
-    holders = _holders(unit, pointer, role)
-    if not holders:
-        raise ModelError(
-            f"Layer {unit.layer.name!r} has no attribute {role}{SUFFIX} that holds the slot "
-            f"{found.slots[index].path}; rewrite without in_place=True instead."
-        )
-    for holder, attribute in holders:
-        setattr(holder, attribute, _deserialized(after))
-
-
-def _holders(unit: survey.Unit, pointer: Pointer, role: str) -> list[tuple[Any, str]]:
-    """The attributes that hold a slot: on the layer it stands in and on what that was made of."""
     name = str(pointer[-1])
-    top = unit.layer
-    if len(pointer) > 2:
-        top = _layer_at(unit.layer, pointer)
-    found = []
-    for _, _, layer in walk.layers_within(top):
-        for attribute in (name, f"_{name}"):
-            if attribute in vars(layer):
-                found.append((layer, attribute))
-    return found
+    top = unit.layer if len(pointer) <= 2 else _layer_at(unit.layer, pointer)
+    holders = [
+        (layer, attribute)
+        for _, _, layer in walk.layers_within(top)
+        for attribute in (name, f"_{name}")
+        if attribute in vars(layer)
+    ]
+    if not holders:
+        slot = found.slots[index]
+        raise ModelError(
+            f"Layer {unit.layer.name!r} has no attribute {slot.role}{SUFFIX} that holds the slot "
+            f"{slot.path}; rewrite without in_place=True instead."
+        )
+    return holders
 
 
 def _layer_at(layer: Any, pointer: Pointer) -> Any:
@@ -155,9 +171,3 @@ def _layer_at(layer: Any, pointer: Pointer) -> Any:
         if inner.name == name:
             return inner
     return layer
-
-
-def _deserialized(serialized: regularizers.Serialized | None) -> Any:
-    if serialized is None:
-        return None
-    return keras.regularizers.deserialize(copy.deepcopy(dict(serialized)))

@@ -227,13 +227,14 @@ def make_plan(
     slots = list(slots)
     matched: set[int] = set()
     decisions = []
+    afters = [rule.regularizer for rule in policy.rules]
     for slot in slots:
         winner = None
         for index, rule in enumerate(policy.rules):
             if rule.matches(slot):
                 matched.add(index)
                 winner = index
-        after = slot.regularizer if winner is None else policy.rules[winner].regularizer
+        after = slot.regularizer if winner is None else afters[winner]
         if winner is not None and regularizers.equal(slot.regularizer, after):
             after = slot.regularizer
         decisions.append(Decision(slot, winner, after))

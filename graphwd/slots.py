@@ -24,6 +24,7 @@ CARRIED = "graphwd"
 """The key under which a layer's config carries penalties that Keras's own keys can't express."""
 
 _CONTAINERS = (dict, list, tuple, Mapping)  # in the order in which asking is quick
+_ATOMS = frozenset((type(None), bool, int, float, str))
 _SWITCHES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
 _INTEGER_KERNELS = ("int8", "int4", "gptq", "awq")
 
@@ -168,7 +169,7 @@ def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
                 found.append(slot)
             elif key == CARRIED and isinstance(item, Mapping):
                 found.extend(_carried_slots(item, (*here, key), names, layers, frozen))
-            elif isinstance(item, _CONTAINERS):
+            elif _may_hold_slots(item):
                 direction = place.direction if not is_serialized(item) else ""
                 if value["class_name"] == "Bidirectional" and is_serialized(item):
                     direction = {"layer": "forward_", "backward_layer": "backward_"}.get(
@@ -192,8 +193,29 @@ def _inside(value: Any, place: _Place) -> Iterable[_Place]:
     return [
         _Place(item, (*place.pointer, key), names, layers, frozen, direction)
         for key, item in reversed(list(items))
-        if isinstance(item, _CONTAINERS)
+        if _may_hold_slots(item)
     ]
+
+
+def _may_hold_slots(value: Any) -> bool:
+    """Whether a slot may be inside a value: most of a config is numbers, shapes, initializers."""
+    if type(value) is dict:
+        return not (_is_flat(value) or all(map(_is_flat, value.values())))
+    return not _is_flat(value) and isinstance(value, _CONTAINERS)
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether a value is an atom or holds nothing but atoms, none of them in a slot."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return True
+    if kind is list or kind is tuple:
+        return _ATOMS.issuperset(map(type, value))
+    return (
+        kind is dict
+        and _ATOMS.issuperset(map(type, value.values()))
+        and not any(str(key).endswith(SUFFIX) for key in value)
+    )
 
 
 def _carried_slots(

@@ -7,7 +7,7 @@ import pytest
 from keras import layers, regularizers
 
 import graphwd
-from graphwd import cloning, survey, walk
+from graphwd import cloning, slots, survey, walk
 from graphwd.slots import find_slots
 from tests import oracle
 from tests.strategies import sample_models
@@ -226,3 +226,30 @@ def test_an_unbuilt_model_has_slots_but_no_weights():
     assert [edit.role for edit in plan] == ["kernel", "kernel"]
     assert all(not decision.slot.shapes for decision in plan.decisions)
     assert any("not built" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("name", sample_models())
+def test_nothing_is_passed_over_where_no_slot_is_expected(name, monkeypatch):
+    serialized = keras.saving.serialize_keras_object(sample_models()[name]())
+    found = find_slots(serialized)
+    monkeypatch.setattr(slots, "_may_hold_slots", lambda value: isinstance(value, (dict, list)))
+    assert found == find_slots(serialized)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda layer: {"layer": layer},
+        lambda layer: {"layers": [layer]},
+        lambda layer: {"pairs": [[1, [layer]]], "units": 3},
+        lambda layer: {"by_name": {"a": {"b": layer}}},
+        lambda layer: {"by_name": {"kernel_regularizer": None, "b": layer}},
+    ],
+)
+@pytest.mark.parametrize("regularizer", [None, {"class_name": "L2", "config": {"l2": 0.1}}, "l2"])
+def test_a_slot_is_found_in_whatever_holds_its_layer(around, regularizer):
+    layer = {"class_name": "Thing", "config": {"name": "t", "kernel_regularizer": regularizer}}
+    model = {"class_name": "Model", "config": {"name": "m", **around(layer)}}
+    (slot,) = find_slots(model)
+    assert slot.path == "t/kernel"
+    assert (slot.regularizer is None) is (regularizer is None)

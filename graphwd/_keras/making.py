@@ -3,7 +3,7 @@
 | name | why | when it is missing |
 | --- | --- | --- |
 | `Variable._initialize_with_initializer`, `._deferred_initialize`, `._direct_assign`, `._initialize`, `._value` | no random numbers for weights that are about to be copied | they are drawn and overwritten |
-| `Layer.__setattr__`, `inspect` and `backend` in the modules that ask them | much that Keras does again for each layer is left out | it takes its time |
+| `Layer.__setattr__`, `inspect` and `serialize_keras_object` in the modules that ask them, `record_object_after_serialization` | much that Keras does again for each layer is left out | it takes its time |
 """  # noqa: E501 # a table row can't be broken
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def quickened() -> Iterator[None]:
     """Leaves out what Keras does again and again for each layer, to the same effect.
 
     That is the search for something to track in plain attributes, the signatures of the same
-    methods, and the question whether an initializer or a function is a tensor. Keras's methods
-    are replaced once for all threads that ask for it at a time.
+    methods, and the question as what an initializer, a function or the like is serialized. Keras's
+    methods are replaced once for all threads that ask for it at a time.
     """
     global _installed
     with _installing:
@@ -115,8 +115,8 @@ def _replacements() -> list[tuple[Any, str, Any]]:
     follows = getattr(keras.config, "is_nnx_enabled", bool)()  # every attribute then, plain or not
     if keras.backend.backend() in ("tensorflow", "jax") and not follows:
         replacements.append((keras.Layer, "__setattr__", _set_attribute))
-    if hasattr(serialization_lib, "backend"):
-        replacements.append((serialization_lib, "backend", _Backend()))
+    if hasattr(serialization_lib, "record_object_after_serialization"):
+        replacements.append((serialization_lib, "serialize_keras_object", _Serializer()))
     for module in (keras.src.layers.layer, keras.src.ops.operation):
         if hasattr(module, "inspect"):
             replacements.append((module, "inspect", signatures))
@@ -156,13 +156,14 @@ def _assign_first(variable: Any, value: Any) -> None:
 
 
 _KNOWN = ("builtins", "keras", "tensorflow")
-_NO_TENSORS: Any = (
+_ATOMS = frozenset((type(None), bool, int, float, str))
+_SERIALIZED = {"module", "class_name", "config", "registered_name"}
+_PLAIN: Any = (
     types.FunctionType,
     keras.initializers.Initializer,
     keras.constraints.Constraint,
     keras.regularizers.Regularizer,
     keras.DTypePolicy,
-    keras.Layer,
 )
 _TRACKED: Any = (
     *(keras.Variable, keras.Layer, keras.Metric, keras.random.SeedGenerator),
@@ -172,20 +173,39 @@ _plain_classes: dict[type, bool] = {}
 _plain_names: dict[type, dict[str, bool]] = {}
 
 
-class _Backend:
-    """Stands for the backend in Keras's serialization, which asks of all whether it is a tensor.
+class _Serializer:
+    """Stands for `serialize_keras_object`: asks once what all of a kind are serialized as.
 
-    TensorFlow takes its time to say no, for it looks at the methods of the object's class.
+    Keras asks of every initializer whether it is any of a dozen other things, and for the public
+    name of its class. What is remembered is remembered no longer than Keras's methods are replaced.
     """
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(_originals[serialization_lib, "backend"], name)
+    def __init__(self) -> None:
+        self._known: dict[Any, dict[str, Any] | None] = {}
 
-    def is_tensor(self, value: Any) -> bool:
-        """As `keras.backend.is_tensor`."""
-        if isinstance(value, _NO_TENSORS):
-            return False
-        return bool(_originals[serialization_lib, "backend"].is_tensor(value))
+    def __call__(self, value: Any) -> Any:
+        """As `keras.saving.serialize_keras_object`."""
+        if type(value) in _ATOMS:
+            return value
+        is_function = isinstance(value, types.FunctionType)
+        kind = value if is_function else type(value)
+        known = self._known.get(kind)
+        config = None if known is None or is_function else value.get_config()
+        if known is None or (config and any(type(item) not in _ATOMS for item in config.values())):
+            return self._ask(value, kind)
+        serialized = dict(known)
+        if config is not None:
+            serialized["config"] = dict(config)
+        serialization_lib.record_object_after_serialization(value, serialized)
+        return serialized
+
+    def _ask(self, value: Any, kind: Any) -> Any:
+        """Asks Keras; remembers the answer if others of the kind differ in their config alone."""
+        serialized = _originals[serialization_lib, "serialize_keras_object"](value)
+        plain = isinstance(value, _PLAIN) and kind.__module__.startswith("keras.")
+        if plain and serialized.keys() == _SERIALIZED:
+            self._known[kind] = dict(serialized)
+        return serialized
 
 
 class _Signatures:
