@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import heapq
 import io
 import os
 import shutil
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from graphwd.errors import ArchiveError
 
@@ -80,6 +82,28 @@ class Source:
             raise ArchiveError(f"{self.path!r} is a directory; give a .keras or .h5 file.")
         raise ArchiveError(f"{self.path!r} is not a regular file; give a .keras or .h5 file.")
 
+    def fill(self, offset: int, buffer: memoryview) -> None:
+        """Reads from `offset` on until a buffer is full.
+
+        Args:
+            offset: Where to begin.
+            buffer: Takes up the bytes; its size is the caller's to bound.
+
+        Raises:
+            ArchiveError: when the file ends before, or can't be read.
+        """
+        if offset < 0 or offset + len(buffer) > self.size:
+            raise ArchiveError(f"{self.path!r} is damaged: it ends before what it announces.")
+        try:
+            self.file.seek(offset)
+            while buffer:
+                count = self.file.readinto(buffer)
+                if not count:
+                    raise ArchiveError(f"{self.path!r} became shorter while it was read.")
+                buffer = buffer[count:]
+        except OSError as error:
+            raise ArchiveError(f"{self.path!r} can't be read: {reason(error)}.") from error
+
     def read(self, offset: int, size: int) -> bytes:
         """Reads exactly `size` bytes from `offset` on.
 
@@ -93,20 +117,15 @@ class Source:
         Raises:
             ArchiveError: when the file ends before, or can't be read.
         """
-        if offset < 0 or size < 0 or offset + size > self.size:
+        if size < 0 or offset + size > self.size:  # before room is made for what isn't there
             raise ArchiveError(f"{self.path!r} is damaged: it ends before what it announces.")
-        parts = []
-        try:
-            self.file.seek(offset)
-            while size:
-                part = self.file.read(size)
-                if not part:
-                    raise ArchiveError(f"{self.path!r} became shorter while it was read.")
-                parts.append(part)
-                size -= len(part)
-        except OSError as error:
-            raise ArchiveError(f"{self.path!r} can't be read: {reason(error)}.") from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = bytearray(size)
+        self.fill(offset, memoryview(data))
+        return bytes(data)
+
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yields the parts of a range that hold data, as `extents` does."""
+        return extents(self.file, start, stop)
 
     def check_unchanged(self) -> None:
         """Raises an ArchiveError when somebody wrote to the file since it was opened."""
@@ -130,31 +149,74 @@ def reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def same_range(one: Source, start: int, other: Source, other_start: int, size: int) -> bool:
-    """Whether two files hold the same bytes in two ranges of the same size."""
-    done = 0
-    while done < size:
-        nothing = min(
-            _hole(one.file.fileno(), start + done), _hole(other.file.fileno(), other_start + done)
-        )
-        done += nothing
-        step = min(CHUNK, size - done)
-        if step > 0 and one.read(start + done, step) != other.read(other_start + done, step):
+class Readable(Protocol):
+    """What a range of bytes can be read from: a file, or a part of one."""
+
+    def fill(self, offset: int, buffer: memoryview) -> None:
+        """Reads from `offset` on until a buffer is full."""
+
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yields the parts of a range that hold data, as `extents` does."""
+
+
+def extents(file: io.FileIO, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yields the parts of a range of a file that hold data: all but the holes of a sparse one.
+
+    Args:
+        file: An open file.
+        start: The first byte of the range.
+        stop: The byte after its last one.
+
+    Yields:
+        The first byte of a part, and the byte after its last one.
+    """
+    if not hasattr(os, "SEEK_DATA"):
+        yield start, stop
+        return
+    descriptor, position = file.fileno(), start
+    while position < stop:
+        try:
+            begin = os.lseek(descriptor, position, os.SEEK_DATA)
+            end = os.lseek(descriptor, begin, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # a hole up to the end of the file
+            begin, end = position, stop  # this file system doesn't know about holes
+        if begin >= stop:
+            return
+        yield begin, min(end, stop)
+        position = end
+
+
+def same_range(one: Readable, start: int, other: Readable, other_start: int, size: int) -> bool:
+    """Whether two ranges of the same size hold the same bytes."""
+    # Always the same two pieces of memory: where each piece is fresh the system makes it anew,
+    # which takes longer than to read.
+    mine, theirs = bytearray(min(CHUNK, size)), bytearray(min(CHUNK, size))
+    views = memoryview(mine), memoryview(theirs)
+    if size:  # behind the end of a file there is neither data nor a hole
+        one.fill(start + size - 1, views[0][:1])
+        other.fill(other_start + size - 1, views[1][:1])
+        if mine != theirs:
             return False
-        done += step
+    data, other_data = _relative(one, start, size), _relative(other, other_start, size)
+    done = 0
+    for begin, end in heapq.merge(data, other_data):  # where neither has data, both are zeros
+        done = max(done, begin)
+        while done < end:
+            step = min(CHUNK, end - done)
+            one.fill(start + done, views[0][:step])
+            other.fill(other_start + done, views[1][:step])
+            if mine != theirs:  # what a short piece leaves of earlier ones was equal
+                return False
+            done += step
     return True
 
 
-def _hole(descriptor: int, position: int) -> int:
-    """The length of the hole at a position of a sparse file; 0 where there is data."""
-    if not hasattr(os, "SEEK_DATA"):
-        return 0
-    try:
-        return os.lseek(descriptor, position, os.SEEK_DATA) - position
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # a hole up to the end of the file
-            return max(0, os.fstat(descriptor).st_size - position)
-        return 0  # this file system doesn't know about holes
+def _relative(file: Readable, start: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a range that hold data, counted from its beginning."""
+    for begin, end in file.extents(start, start + size):
+        yield begin - start, end - start
 
 
 def same_content(one: Iterator[bytes], other: Iterator[bytes]) -> bool:
@@ -187,32 +249,12 @@ def copy_range(source: Source, start: int, stop: int, target: io.FileIO) -> None
         OSError: when the target can't take it.
     """
     base = target.tell() - start
-    for begin, end in _extents(source.file.fileno(), start, stop):
+    for begin, end in source.extents(start, stop):
         target.seek(base + begin)
         _copy_data(source, begin, end, target)
     if target.seek(0, io.SEEK_END) < base + stop:
         target.truncate(base + stop)
     target.seek(base + stop)
-
-
-def _extents(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """The parts of a range that hold data: all but the holes of a sparse file."""
-    if not hasattr(os, "SEEK_DATA"):
-        yield start, stop
-        return
-    position = start
-    while position < stop:
-        try:
-            begin = os.lseek(descriptor, position, os.SEEK_DATA)
-            end = os.lseek(descriptor, begin, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return  # a hole up to the end of the file
-            begin, end = position, stop  # this file system doesn't know about holes
-        if begin >= stop:
-            return
-        yield begin, min(end, stop)
-        position = end
 
 
 def _copy_data(source: Source, begin: int, end: int, target: io.FileIO) -> None:
@@ -269,6 +311,22 @@ def write_whole(path: Path, data: bytes) -> None:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+@contextmanager
+def flushed_meanwhile(file: io.FileIO) -> Iterator[None]:
+    """Brings what was written to a file to the disk while the block runs.
+
+    Args:
+        file: The file. What the block itself writes to it is not waited for.
+
+    Raises:
+        OSError: when the disk doesn't take it; after the block, if that ends without an error.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        flushed = thread.submit(os.fsync, file.fileno())
+        yield
+        flushed.result()
 
 
 @contextmanager

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import importlib.abc
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:  # what importlib.abc imports takes longer than all else that graphwd imports at first
+    Loader = MetaPathFinder = object
 
 
 def when_imported(package: str, function: Callable[[], Any]) -> None:
     """Calls a function once a package has been imported; now, if it has been already.
 
     Args:
-        package: The name of a top-level package. It is not imported by this, and need not exist.
+        package: The name of a top-level package. It is not imported by this, and need not exist,
+            or may be blocked by a `None` in `sys.modules`.
         function: Called once, without arguments.
     """
-    if package in sys.modules:
+    if sys.modules.get(package) is not None:
         function()
     else:
         sys.meta_path.insert(0, _Finder(package, function))
 
 
 @dataclass(eq=False)
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder(MetaPathFinder):
     """Stands before all other finders, and gives what they find a loader that tells."""
 
     package: str
@@ -45,11 +50,11 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 @dataclass(eq=False)
-class _Loader(importlib.abc.Loader):
+class _Loader(Loader):
     """Loads a package by its own loader, which it leaves in its place."""
 
     finder: _Finder
-    own: importlib.abc.Loader
+    own: Loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.own.create_module(spec)

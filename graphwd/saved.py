@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from graphwd.configs import CONFIG_LIMIT, parse_config, parse_object, serialize_config
 from graphwd.errors import ArchiveError
-from graphwd.files import Path, Source, copy_range, replacing, write_all
+from graphwd.files import Path, Source, copy_range, flushed_meanwhile, replacing, write_all
 from graphwd.slots import Slot, find_slots
 from graphwd.zipcopy import STORED, Index, Member, copy_with, member_chunks, read_index, read_member
 
@@ -176,7 +176,7 @@ class Archive:
                 self._write_h5(text, file)
             self.source.check_unchanged()
             if check is not None:
-                with Archive(target, file.fileno()) as written:
+                with flushed_meanwhile(file), Archive(target, file.fileno()) as written:
                     check(written)
 
     def _write_h5(self, text: bytes, file: Any) -> None:

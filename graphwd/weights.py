@@ -14,7 +14,7 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5t
 
 from graphwd.errors import ArchiveError
-from graphwd.files import CHUNK, same_content
+from graphwd.files import CHUNK, same_content, same_range
 from graphwd.window import READ_LIMIT, Window
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -147,10 +147,15 @@ class Array:
             return f"it is stored in pieces of more than {READ_LIMIT >> 20} MiB"
         return ""
 
+    def offset(self) -> int | None:
+        """Where the values stand in the window as they are; `None` where they don't."""
+        offset: int | None = self.id.get_offset()
+        return offset if self.id.get_storage_size() == self.size else None
+
     def content(self) -> Iterator[bytes]:
         """Yields the values' bytes in pieces of bounded size."""
-        offset = self.id.get_offset()
-        if offset is not None and self.id.get_storage_size() == self.size:
+        offset = self.offset()
+        if offset is not None:
             yield from self.window.chunks(offset, self.size)
         elif self.id.shape is not None:
             values = h5py.Dataset(self.id)
@@ -348,7 +353,12 @@ def _difference(one: Array, other: Array) -> str:
     reason = one.unreadable() or other.unreadable()
     if reason:
         return reason
-    return "" if same_content(one.content(), other.content()) else "the values differ"
+    start, other_start = one.offset(), other.offset()
+    if start is None or other_start is None:
+        same = same_content(one.content(), other.content())
+    else:
+        same = same_range(one.window, start, other.window, other_start, one.size)
+    return "" if same else "the values differ"
 
 
 def _blocks(shape: tuple[int, ...], limit: int) -> Iterator[tuple[Any, ...]]:

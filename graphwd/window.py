@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphwd.files import CHUNK
+from graphwd.files import CHUNK, extents
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -117,6 +117,22 @@ class Window(io.RawIOBase):
                 raise OSError("it is cut off")
             yield chunk
             start, size = start + len(chunk), size - len(chunk)
+
+    def fill(self, offset: int, buffer: memoryview) -> None:
+        """Reads from `offset` on until a buffer is full, without a check of what it reads."""
+        if self._size is not None and offset + len(buffer) > self._size:
+            raise OSError("it is cut off")
+        self._file.seek(self._start + offset)
+        while buffer:
+            count = self._file.readinto(buffer)
+            if not count:
+                raise OSError("it is cut off")
+            buffer = buffer[count:]
+
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yields the parts of a range that hold data, as `files.extents` does."""
+        for begin, end in extents(self._file, self._start + start, self._start + stop):
+            yield begin - self._start, end - self._start
 
     def write(self, data: ReadableBuffer) -> int:
         """Writes at the present position, or notes in `error` why it couldn't."""

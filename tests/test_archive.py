@@ -430,6 +430,26 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch, error, named):
     assert sorted(os.listdir(tmp_path)) == ["a.keras", "b.keras"]
 
 
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_disk_that_fails_while_the_file_is_proved_leaves_the_target(
+    tmp_path, monkeypatch, verify
+):
+    source = write_keras(tmp_path / "a.keras")
+    target = tmp_path / "b.keras"
+    target.write_text("before")
+    failures = iter([OSError(5, "Input/output error")])
+
+    def told_once(descriptor):  # as Linux does: whoever asks again hears of nothing
+        for failure in failures:
+            raise failure
+
+    monkeypatch.setattr(os, "fsync", told_once)
+    with pytest.raises(ArchiveError, match="Input/output error; what was there is unchanged"):
+        rewrite_file(source, target, POLICY, overwrite=True, verify=verify)
+    assert target.read_text() == "before"
+    assert sorted(os.listdir(tmp_path)) == ["a.keras", "b.keras"]
+
+
 def test_a_wrong_result_is_never_written(tmp_path, monkeypatch):
     source = write_keras(tmp_path / "a.keras", more=[("assets/x", b"these bytes")])
     target = tmp_path / "b.keras"

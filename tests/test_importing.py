@@ -59,6 +59,17 @@ def test_it_is_called_now_when_the_package_is_there(package, calls, note):
     assert sys.meta_path == finders
 
 
+def test_a_package_that_is_blocked_is_not_there(package, calls, note, monkeypatch):
+    monkeypatch.setitem(sys.modules, NAME, None)
+    when_imported(NAME, note)
+    assert calls == []
+    with pytest.raises(ModuleNotFoundError, match=f"import of {NAME} halted"):
+        importlib.import_module(NAME)
+    monkeypatch.delitem(sys.modules, NAME)
+    importlib.import_module(NAME)
+    assert calls == [True]
+
+
 def test_a_package_keeps_its_own_loader(package, calls, note):
     plain = importlib.util.find_spec(NAME)
     when_imported(NAME, note)
