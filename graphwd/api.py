@@ -84,7 +84,9 @@ def rewrite(
     model = graphwd.rewrite(model, graphwd.Rule(graphwd.weight_decay(1e-4), roles="kernel"))
     ```
     """
-    with collector.paused():
+    from graphwd._keras import making
+
+    with collector.paused(), making.quickened():
         return _rewrite(model, policy, verify=verify, portable=portable, in_place=in_place)
 
 

@@ -108,7 +108,9 @@ def same_bits(one: Any, other: Any) -> bool:
         A bool. Values that share their memory are equal without being read; sharded values are
         compared shard by shard, where they are.
     """
-    if _keras.shape_of(one) != _keras.shape_of(other) or one.dtype != other.dtype:
+    if _keras.shape_of(one) != _keras.shape_of(other) or (
+        _keras.dtype_of(one) != _keras.dtype_of(other)
+    ):
         return False
     backend: str = keras.backend.backend()
     if backend == "jax":

@@ -181,6 +181,7 @@ def penalty_differences(
         A line for each difference.
     """
     problems: list[str] = []
+    serialize_once = regularizers.once()
     partner = {id(ours): theirs for _, ours, theirs in _paired(found.model, copy, names, [])}
     for unit in found.units:
         theirs = partner[id(unit.layer)]
@@ -194,11 +195,9 @@ def penalty_differences(
             slot = unit.governs.get(index_of.get(id(source), -1))
             path = "/".join((*unit.names, source.name)) if slot is None else found.slots[slot].path
             expected = (
-                regularizers.serialize(source.regularizer)
-                if slot is None
-                else plan.decisions[slot].after
+                serialize_once(source.regularizer) if slot is None else plan.decisions[slot].after
             )
-            actual = regularizers.serialize(target.regularizer)
+            actual = serialize_once(target.regularizer)
             if not regularizers.equal(expected, actual):
                 problems.append(
                     f"{path}: the variable has {regularizers.describe(actual)} instead of "

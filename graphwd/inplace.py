@@ -32,9 +32,14 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
     """
     restores: list[Callable[[], None]] = []
     made: dict[int, Any] = {id(None): None}
+    serialize_once = regularizers.once()
     try:
         with making.quickened():
-            edited = [unit for unit in found.units if _edit_unit(found, unit, plan, made, restores)]
+            edited = [
+                unit
+                for unit in found.units
+                if _edit_unit(found, unit, plan, serialize_once, made, restores)
+            ]
             if verify:
                 _prove_all(found, edited, plan)
     except BaseException:
@@ -84,6 +89,7 @@ def _edit_unit(
     found: survey.Survey,
     unit: survey.Unit,
     plan: Plan,
+    serialize_once: Callable[[Any], regularizers.Serialized | None],
     made: dict[int, Any],
     restores: list[Callable[[], None]],
 ) -> bool:
@@ -93,6 +99,7 @@ def _edit_unit(
         found: The survey of the model.
         unit: The layer.
         plan: The plan.
+        serialize_once: Serializes a regularizer.
         made: Regularizers by the ids of their serialized forms: layers share one for each rule.
         restores: Takes up a function that undoes the edit.
     """
@@ -107,7 +114,7 @@ def _edit_unit(
         weight, after = unit.weights[index], decisions[slot].after
         if slot not in configurable and after is not None:
             carried.append(carrier.penalty(index, weight, walk.role_of(weight), dict(after)))
-        if not regularizers.equal(regularizers.serialize(weight.variable.regularizer), after):
+        if not regularizers.equal(serialize_once(weight.variable.regularizer), after):
             on_variables.append((weight.variable, after))
     recarried = carried != carrier.carried_penalties(unit.layer)
     if not in_config and not on_variables and not recarried:

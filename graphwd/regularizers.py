@@ -8,7 +8,7 @@ files write the same without `module`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from graphwd.errors import PolicyError
@@ -100,6 +100,19 @@ def serialize(regularizer: Any) -> dict[str, Any] | None:
         f"{regularizer!r} is not a regularizer: give a keras.regularizers object, its identifier, "
         "its serialized form, or None."
     )
+
+
+def once() -> Callable[[Any], Serialized | None]:
+    """A `serialize` that asks each object once: the layers of a model share a few of them."""
+    known: dict[int, tuple[Any, Serialized | None]] = {id(None): (None, None)}
+
+    def serialize_once(regularizer: Any) -> Serialized | None:
+        place = id(regularizer)
+        if place not in known:
+            known[place] = regularizer, serialize(regularizer)  # kept, so that its id stays its own
+        return known[place][1]
+
+    return serialize_once
 
 
 def normalize(serialized: Serialized | None) -> Any:

@@ -12,8 +12,6 @@ from graphwd._keras import making
 from graphwd.errors import ModelError
 from graphwd.slots import strip_carried
 
-_ATOMS = frozenset((type(None), bool, int, float, str))
-
 
 def serialize(
     layer: Any, *, as_far_as_possible: bool = False, calls: bool = True
@@ -52,11 +50,11 @@ def _serialized(layer: Any, as_far_as_possible: bool, calls: bool) -> dict[str, 
                 layer, lambda member: _serialized(member, as_far_as_possible, calls), calls=calls
             )
         else:
-            serialized["config"] = _plain(carrier.plain_config(layer))
+            serialized["config"] = making.serialized(carrier.plain_config(layer))
         for key in ("build_config", "compile_config"):
             config = getattr(layer, f"get_{key}", lambda: None)()
             if config is not None:
-                serialized[key] = _plain(config)
+                serialized[key] = making.serialized(config)
     except ModelError:
         raise
     except Exception as error:  # a get_config may raise anything
@@ -71,20 +69,6 @@ def _serialized(layer: Any, as_far_as_possible: bool, calls: bool) -> dict[str, 
     if not _keras.is_graph(layer) and _holds_carrier(layer):
         return strip_carried(serialized)
     return serialized
-
-
-def _plain(value: Any) -> Any:
-    """What `serialize_keras_object` makes of a value, without its long way to plain ones."""
-    kind = type(value)
-    if kind in _ATOMS:
-        return value
-    if kind is dict:
-        return {key: _plain(item) for key, item in value.items()}
-    if kind is list:
-        return [_plain(item) for item in value]
-    if kind is tuple:
-        return tuple([_plain(item) for item in value])
-    return keras.saving.serialize_keras_object(value)
 
 
 def _holds_carrier(layer: Any) -> bool:

@@ -169,7 +169,7 @@ def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
                 found.append(slot)
             elif key == CARRIED and isinstance(item, Mapping):
                 found.extend(_carried_slots(item, (*here, key), names, layers, frozen))
-            elif _may_hold_slots(item):
+            elif type(item) not in _ATOMS and _may_hold_slots(item):
                 direction = place.direction if not is_serialized(item) else ""
                 if value["class_name"] == "Bidirectional" and is_serialized(item):
                     direction = {"layer": "forward_", "backward_layer": "backward_"}.get(

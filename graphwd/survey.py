@@ -92,6 +92,7 @@ def survey(model: Any, probe: Probe | None = None, *, in_place: bool = False) ->
     for unit in units:
         for weight, pointer in _governed(unit, slots, probe, memory).items():
             unit.governs[weight] = unit.slots[pointer]
+    serialize_once = regularizers.once()
     shapes: dict[int, list[tuple[int, ...]]] = {}
     frozen: dict[int, list[bool]] = {}
     for unit in units:
@@ -99,7 +100,9 @@ def survey(model: Any, probe: Probe | None = None, *, in_place: bool = False) ->
             variable = unit.weights[index].variable
             shapes.setdefault(slot, []).append(_keras.shape_of(variable))
             frozen.setdefault(slot, []).append(id(variable) not in trainable)
-            _note_difference(slots[slot], variable, differences)
+            _note_difference(
+                slots[slot], variable, serialize_once(variable.regularizer), differences
+            )
     absent: set[int] = set()
     for unit in units:
         if not unit.weights and not unit.layer.built:
@@ -172,10 +175,12 @@ def penalisable(variable: Any) -> bool:
     )
 
 
-def _note_difference(slot: Slot, variable: Any, differences: list[str]) -> None:
-    if variable.regularizer is None and slot.regularizer is None:
-        return
-    actual = regularizers.serialize(variable.regularizer)
+def _note_difference(
+    slot: Slot,
+    variable: Any,
+    actual: regularizers.Serialized | None,
+    differences: list[str],
+) -> None:
     if not regularizers.equal(actual, slot.regularizer):
         differences.append(
             f"{slot.path}: the config says {regularizers.describe(slot.regularizer)} but the "

@@ -168,7 +168,7 @@ def _aligned(layer: Any, ours: list[Any], theirs: list[Any]) -> Iterator[tuple[A
     if len(by_name) == len(theirs) and len(set(names)) == len(ours) and set(names) == set(by_name):
         theirs = [by_name[name] for name in names]
     if len(ours) != len(theirs) or any(
-        _keras.shape_of(one) != _keras.shape_of(two) or one.dtype != two.dtype
+        _keras.shape_of(one) != _keras.shape_of(two) or _keras.dtype_of(one) != _keras.dtype_of(two)
         for one, two in zip(ours, theirs, strict=True)
     ):
         raise ModelError(

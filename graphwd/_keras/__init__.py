@@ -7,7 +7,7 @@
 | `serialize_node`, `make_node_key`, `Functional._nodes`, `._inputs_struct`, `._outputs_struct`, `Sequential._functional` | a model's config without a deep copy of it for each nested model | the same |
 | `Layer._trainable`, `._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics` | the only view that keeps who owns which variable and in which order | the same |
 | `Variable._layout` | a copy is laid out over JAX's devices as its original | Keras lays it out by its name |
-| `Variable._shape` | a shape that is a plain tuple on all backends | it is made from `shape` |
+| `Variable._shape`, `._dtype` | a shape that is a plain tuple, and a dtype, without asking the backend | `shape` and `dtype` are asked |
 | `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
 | `Function._nodes` and the like | put the calls of a shared layer back into their order | the calls keep the order of the traversal |
 | `Trainer._compile_config`, `Optimizer._trainable_variables`, `._learning_rate` | compile arguments as the user gave them, serializable or not | what Keras can serialize is carried |
@@ -153,6 +153,12 @@ def shape_of(variable: Any) -> tuple[int, ...]:
     """A variable's shape; TensorFlow's variables would make an object of their own for it."""
     shape = getattr(variable, "_shape", None)
     return shape if type(shape) is tuple else tuple(int(size) for size in variable.shape)
+
+
+def dtype_of(variable: Any) -> str:
+    """A variable's dtype; Keras's property looks for a scope that casts, which none has here."""
+    dtype = getattr(variable, "_dtype", None)
+    return dtype if type(dtype) is str else str(variable.dtype)
 
 
 def set_own_trainable(layer: Any, value: bool) -> None:
