@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -17,20 +18,46 @@ _OUTPUT_TOLERANCE = 1e-5
 _PLAIN = (str, int, float, bool, bytes, tuple)
 
 
-def differences(
-    found: Survey,
-    copy: Any,
-    names: Mapping[str, str],
-    compared: dict[str, int],
-    *,
-    unsaved: bool = True,
-) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Two models' layers and variables, each with its counterpart.
+
+    Attributes:
+        original: The first model.
+        copy: The other one.
+        layers: A title for messages, the original's layer and the other's; each layer once.
+        variables: The pairs of variables of a layer and its sublayers, by the original layer's id.
+        problems: Where one has no counterpart, or its counterpart is of another class.
+    """
+
+    original: Any
+    copy: Any
+    layers: list[tuple[str, Any, Any]]
+    variables: dict[int, list[tuple[Any, Any]]]
+    problems: list[str]
+
+
+def pair(original: Any, copy: Any, names: Mapping[str, str]) -> Pairs:
+    """Pairs the layers and variables of two models, and compares the layers' flags.
+
+    Args:
+        original: A model.
+        copy: Another one of the same graph.
+        names: Maps the original's layer paths to the other's, where they differ.
+
+    Returns:
+        The `Pairs`.
+    """
+    problems: list[str] = []
+    layers = list(_paired(original, copy, names, problems))
+    return Pairs(original, copy, layers, _variables(layers, problems), problems)
+
+
+def differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True) -> list[str]:
     """What differs between two models of the same config, apart from regularizers.
 
     Args:
-        found: The survey of the original.
-        copy: The other model.
-        names: Maps the original's layer paths to the other's, where they differ.
+        pairs: The two models.
         compared: Takes up how much was compared.
         unsaved: Whether to compare what Keras doesn't save: the state of seed generators, and on
             which devices a value lies.
@@ -38,12 +65,17 @@ def differences(
     Returns:
         A line for each difference.
     """
-    problems: list[str] = []
-    pairs = list(_paired(found.model, copy, names, problems))
-    variables = _variables(pairs, problems)
-    compared["variables"] = len(variables)
+    problems = list(pairs.problems)
+    seen: set[int] = set()
     targets: dict[int, str] = {}
-    for owner, source, target in variables:
+    for owner, source, target in (
+        (owner, source, target)
+        for owner, ours, _ in pairs.layers
+        for source, target in pairs.variables.get(id(ours), ())
+    ):
+        if id(source) in seen:
+            continue
+        seen.add(id(source))
         title = f"{owner}: variable {source.name}"
         if walk.plain_name(source.name) != walk.plain_name(target.name):
             problems.append(f"{title} is called {target.name} in the rewritten model")
@@ -60,10 +92,11 @@ def differences(
         if id(target) in targets and source is not target:
             problems.append(f"{title} shares its values with {targets[id(target)]}")
         targets[id(target)] = title
-    for title, ours, theirs in pairs:
+    compared["variables"] = len(seen)
+    for title, ours, theirs in pairs.layers:
         if _keras.is_functional(ours) and not _keras.is_graph(ours):
             problems += _wiring_differences(title, ours, theirs)
-    problems += _compile_differences(found.model, copy)
+    problems += _compile_differences(pairs.original, pairs.copy)
     return problems
 
 
@@ -141,16 +174,15 @@ def _paired(
 
 
 def _variables(
-    pairs: list[tuple[str, Any, Any]], problems: list[str]
-) -> list[tuple[str, Any, Any]]:
+    layers: list[tuple[str, Any, Any]], problems: list[str]
+) -> dict[int, list[tuple[Any, Any]]]:
     """Pairs the variables of paired layers and their sublayers; compares the layers' flags."""
-    found: list[tuple[str, Any, Any]] = []
-    seen: set[int] = set()
-    for title, ours, theirs in pairs:
+    found: dict[int, list[tuple[Any, Any]]] = {}
+    for title, ours, theirs in layers:
         graph = _keras.is_graph(ours)
         try:
             inner = [(ours, theirs)] if graph else walk.pair_layers(ours, theirs)
-            variables = walk.pair_variables(inner)
+            found[id(ours)] = walk.pair_variables(inner)
         except ModelError as error:
             problems.append(str(error))
             continue
@@ -159,39 +191,31 @@ def _variables(
                 problems.append(f"{title}: {one.name} has trainable={two.trainable} when rewritten")
             if one.dtype_policy != two.dtype_policy:
                 problems.append(f"{title}: {one.name} has another dtype policy when rewritten")
-        for source, target in variables:
-            if id(source) not in seen:
-                seen.add(id(source))
-                found.append((title, source, target))
     return found
 
 
-def penalty_differences(
-    found: Survey, plan: Plan, copy: Any, names: Mapping[str, str]
-) -> list[str]:
+def penalty_differences(found: Survey, plan: Plan, pairs: Pairs) -> list[str]:
     """Where a variable's regularizer, or what a layer carries, is not what a plan says.
 
     Args:
         found: The survey of the original.
         plan: The plan for it.
-        copy: The rewritten model.
-        names: Maps the original's layer paths to the other's, where they differ.
+        pairs: The original and the rewritten model.
 
     Returns:
         A line for each difference.
     """
     problems: list[str] = []
     serialize_once = regularizers.once()
-    partner = {id(ours): theirs for _, ours, theirs in _paired(found.model, copy, names, [])}
+    partner = {id(ours): theirs for _, ours, theirs in pairs.layers}
     for unit in found.units:
         theirs = partner[id(unit.layer)]
         weights = walk.weights(theirs)
-        pairs = walk.pair_variables(walk.pair_layers(unit.layer, theirs))
         index_of = {id(weight.variable): index for index, weight in enumerate(unit.weights)}
         place_of = {id(weight.variable): place for place, weight in enumerate(weights)}
         in_config = set(unit.slots.values())
         carried = {p["index"]: p["regularizer"] for p in carrier.carried_penalties(theirs)}
-        for source, target in pairs:
+        for source, target in pairs.variables[id(unit.layer)]:
             slot = unit.governs.get(index_of.get(id(source), -1))
             path = "/".join((*unit.names, source.name)) if slot is None else found.slots[slot].path
             expected = (

@@ -86,9 +86,10 @@ def verify_clone(
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)
     if not problems:
-        problems = equality.differences(found, copy, comparison.names, compared, unsaved=unsaved)
+        pairs = equality.pair(found.model, copy, comparison.names)
+        problems = equality.differences(pairs, compared, unsaved=unsaved)
         if not problems:
-            problems = equality.penalty_differences(found, plan, copy, comparison.names)
+            problems = equality.penalty_differences(found, plan, pairs)
     if outputs and not problems:
         problems = equality.output_differences(found.model, copy, compared)
     return Report(tuple(problems), compared)
@@ -128,11 +129,11 @@ def verify_models(
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)
     if not problems:
-        problems = equality.differences(
-            found, rewritten, comparison.names, compared, unsaved=unsaved
-        )
+        pairs = equality.pair(original, rewritten, comparison.names)
+        problems = equality.differences(pairs, compared, unsaved=unsaved)
         held = tuple(Decision(slot, None, slot.regularizer) for slot in other.slots)
-        problems += equality.penalty_differences(other, Plan(None, held), rewritten, {})
+        itself = equality.pair(rewritten, rewritten, {})
+        problems += equality.penalty_differences(other, Plan(None, held), itself)
     if outputs and not problems:
         problems = equality.output_differences(original, rewritten, compared)
     return Report(tuple(problems), compared)

@@ -122,6 +122,8 @@ def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
                 f"{len(other)} after it was rebuilt from its config; create all sublayers in "
                 "__init__ or build, from arguments that get_config returns."
             )
+        if not inner:
+            continue
         by_name = {layer.name: layer for layer in other}
         if len(by_name) == len(other) and {layer.name for layer in inner} == set(by_name):
             other = [by_name[layer.name] for layer in inner]
@@ -163,10 +165,11 @@ def pair_variables(layers: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 def _aligned(layer: Any, ours: list[Any], theirs: list[Any]) -> Iterator[tuple[Any, Any]]:
     if not ours and not theirs:
         return
-    by_name = {variable.name: variable for variable in theirs}
     names = [variable.name for variable in ours]
-    if len(by_name) == len(theirs) and len(set(names)) == len(ours) and set(names) == set(by_name):
-        theirs = [by_name[name] for name in names]
+    if names != [variable.name for variable in theirs]:
+        by_name = {variable.name: variable for variable in theirs}
+        if len(by_name) == len(theirs) == len(set(names)) and by_name.keys() == set(names):
+            theirs = [by_name[name] for name in names]
     if len(ours) != len(theirs) or any(
         _keras.shape_of(one) != _keras.shape_of(two) or _keras.dtype_of(one) != _keras.dtype_of(two)
         for one, two in zip(ours, theirs, strict=True)
