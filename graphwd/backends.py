@@ -46,11 +46,31 @@ def _copy_tensorflow(source: Any, target: Any) -> None:
     if making.is_initialized(target):
         target.value.assign(tensor)
     else:
-        making.initialize(target, tensor)
+        with _name_scope_of(source.value, target.name):
+            making.initialize(target, tensor)
     ours, theirs = _replicas(source.value), _replicas(target.value)
     if len(ours) == len(theirs) > 1:  # each replica has moving statistics of its own
         for one, other in zip(ours, theirs, strict=True):
             other.assign(_tensorflow_value(one))
+
+
+def _name_scope_of(variable: Any, name: str) -> Any:
+    """The scope in which a variable of TensorFlow's gets the full name of another.
+
+    TensorFlow keeps a kernel of some 35 KB for each full name and shape. One that is there already
+    costs no memory, and a quarter of the time.
+
+    Args:
+        variable: The other one.
+        name: The name that the variable is made with.
+
+    Returns:
+        A context manager.
+    """
+    import tensorflow as tf
+
+    outer, _, own = variable.name.removesuffix(":0").rpartition("/")
+    return tf.name_scope(f"{outer}/") if outer and own == name else contextlib.nullcontext()
 
 
 def _replicas(variable: Any) -> tuple[Any, ...]:

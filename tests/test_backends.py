@@ -71,6 +71,16 @@ def test_outputs_and_penalty(name):
     assert len(rewritten.losses) >= len(model.losses)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_tensorflows_own_names_are_those_of_the_original(name):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("Only TensorFlow's variables have names of their own")
+    model = sample_models()[name]()
+    names = [variable.value.name for variable in model.variables]
+    rewritten = graphwd.rewrite(model, POLICY)
+    assert [variable.value.name for variable in rewritten.variables] == names
+
+
 def test_copies_have_memory_of_their_own():
     if keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow shares a buffer until one side writes, which is safe there")
