@@ -285,6 +285,7 @@ def figures(data: dict[str, Any]) -> dict[str, str]:
         "rewriting-proof": f"{share_of_proof(data):.0%}",
         "rewriting-in-place": seconds(statistics.median(data["in_place"])),
         "rewriting-memory-most": _most(here),
+        "rewriting-large": f"{LARGE / 1e6:.0f} M",
         "rewriting-memory-large": _most(large),
         "rewriting-objects": _most([result["objects"] for result in many]),
         "rewriting-memory-elsewhere": _most(elsewhere),

@@ -248,7 +248,7 @@ def settle(layer: Any) -> None:
         raise ModelError(_misfit(layer, carried, weights))
     for record in carried.penalties:
         variable = weights[record["index"]].variable
-        variable.regularizer = keras.regularizers.deserialize(dict(record["regularizer"]))
+        variable.regularizer = keras.regularizers.deserialize(copy.deepcopy(record["regularizer"]))
     carried.settled = True
     hand_down(layer)
 

@@ -6,6 +6,7 @@ import contextlib
 import types
 import warnings
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any
 
 import keras
@@ -292,7 +293,7 @@ def _edited(
     top = {
         str(pointer[1]): dict(value)
         if plain and value is not None
-        else (None if value is None else keras.regularizers.deserialize(dict(value)))
+        else (None if value is None else keras.regularizers.deserialize(deepcopy(dict(value))))
         for pointer, value in values.items()
         if len(pointer) == 2
     }
@@ -339,9 +340,7 @@ def _with_live_functions(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
         if key.endswith(SUFFIX) or not isinstance(value, (dict, str)):
             continue
         attribute = vars(layer).get(key)
-        if isinstance(attribute, types.FunctionType) and not attribute.__module__.startswith(
-            "keras."
-        ):
+        if isinstance(attribute, types.FunctionType) and not _is_keras(attribute):
             live[key] = attribute
     return {**config, **live}
 
@@ -378,7 +377,12 @@ def _dtype_of(layer: Any) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def _is_keras(value: Any) -> bool:
+    """Whether a class or function is Keras's own; one that `exec` made has no module."""
+    return str(value.__module__).startswith("keras.")
+
+
 def _name(objects: dict[str, Any], value: Any) -> None:
-    if not value.__module__.startswith("keras."):
+    if not _is_keras(value):
         objects[keras.saving.get_registered_name(value)] = value
         objects.setdefault(value.__name__, value)

@@ -27,7 +27,7 @@ class Pairs:
         copy: The other one.
         layers: A title for messages, the original's layer and the other's; each layer once.
         variables: The pairs of variables of a layer and its sublayers, by the original layer's id.
-        problems: Where one has no counterpart, or its counterpart is of another class.
+        problems: Where one has no counterpart, or one of another class or with other flags.
     """
 
     original: Any

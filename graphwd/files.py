@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import heapq
 import io
 import os
@@ -92,8 +93,7 @@ class Source:
         Raises:
             ArchiveError: when the file ends before, or can't be read.
         """
-        if offset < 0 or offset + len(buffer) > self.size:
-            raise ArchiveError(f"{self.path!r} is damaged: it ends before what it announces.")
+        self._check_range(offset, len(buffer))
         try:
             self.file.seek(offset)
             while buffer:
@@ -117,11 +117,14 @@ class Source:
         Raises:
             ArchiveError: when the file ends before, or can't be read.
         """
-        if size < 0 or offset + size > self.size:  # before room is made for what isn't there
-            raise ArchiveError(f"{self.path!r} is damaged: it ends before what it announces.")
+        self._check_range(offset, size)  # before room is made for what isn't there
         data = bytearray(size)
         self.fill(offset, memoryview(data))
         return bytes(data)
+
+    def _check_range(self, offset: int, size: int) -> None:
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise ArchiveError(f"{self.path!r} is damaged: it ends before what it announces.")
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yields the parts of a range that hold data, as `extents` does."""
@@ -324,9 +327,12 @@ def flushed_meanwhile(file: io.FileIO) -> Iterator[None]:
         OSError: when the disk doesn't take it; after the block, if that ends without an error.
     """
     with ThreadPoolExecutor(1) as thread:
-        flushed = thread.submit(os.fsync, file.fileno())
+        try:
+            flushed = thread.submit(os.fsync, file.fileno()).result
+        except RuntimeError:  # no thread is to be had, as while the interpreter shuts down
+            flushed = functools.partial(os.fsync, file.fileno())
         yield
-        flushed.result()
+        flushed()
 
 
 @contextmanager

@@ -39,11 +39,12 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != self.package:
+        if name != self.package or self not in sys.meta_path:
             return None
         after = sys.meta_path[sys.meta_path.index(self) + 1 :]
-        found = (finder.find_spec(name, path, target) for finder in after)
-        spec = next((spec for spec in found if spec is not None), None)
+        find = (finder.find_spec for finder in after if hasattr(finder, "find_spec"))
+        specs = (find_spec(name, path, target) for find_spec in find)
+        spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(self, spec.loader)
         return spec
@@ -70,4 +71,6 @@ class _Loader(Loader):
             self.finder.function()
 
     def __getattr__(self, name: str) -> Any:
+        if name == "own":  # not there yet, as while it is copied
+            raise AttributeError(name)
         return getattr(self.own, name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from graphwd import carrier, regularizers, serializing, survey, verification, walk
+from graphwd import carrier, regularizers, serializing, survey, values, verification, walk
 from graphwd._keras import making
 from graphwd.errors import EquivalenceError, ModelError
 from graphwd.plans import Plan
@@ -68,13 +68,13 @@ def _prove(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
     before: Any = found.serialized
     for key in unit.pointer:
         before = before[key]
-    values = {
+    edits = {
         pointer: plan.decisions[index].after
         for pointer, index in unit.slots.items()
         if plan.decisions[index].changes
     }
-    planned = set_regularizers(before, values)
-    if planned == actual:
+    planned = set_regularizers(before, edits)
+    if not values.differences(planned, actual):
         return
     comparison = verification.compare(planned, actual, match="names", known=list(unit.slots))
     if not comparison.ok:

@@ -315,8 +315,10 @@ class Archive:
 
     def close(self) -> None:
         """Closes the file, and what was opened in it."""
-        self._open.close()
-        self.source.close()
+        try:
+            self._open.close()
+        finally:
+            self.source.close()
 
     def __enter__(self) -> Archive:
         return self

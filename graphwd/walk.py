@@ -168,7 +168,7 @@ def _aligned(layer: Any, ours: list[Any], theirs: list[Any]) -> Iterator[tuple[A
     names = [variable.name for variable in ours]
     if names != [variable.name for variable in theirs]:
         by_name = {variable.name: variable for variable in theirs}
-        if len(by_name) == len(theirs) == len(set(names)) and by_name.keys() == set(names):
+        if len(by_name) == len(theirs) == len(ours) and by_name.keys() == set(names):
             theirs = [by_name[name] for name in names]
     if len(ours) != len(theirs) or any(
         _keras.shape_of(one) != _keras.shape_of(two) or _keras.dtype_of(one) != _keras.dtype_of(two)

@@ -14,12 +14,13 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5t
 
 from graphwd.errors import ArchiveError
-from graphwd.files import CHUNK, same_content, same_range
+from graphwd.files import same_content, same_range
 from graphwd.window import READ_LIMIT, Window
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _BOMB_FLOOR, _BOMB_RATIO = 4 << 30, 1000  # Keras refuses the same arrays when it loads a file
+_DECODED = 4 << 20  # bytes at a time of what HDF5 decodes, and decodes again for the next ones
 _OBJECTS_LIMIT = 1_000_000
 _STATE = ("optimizer", "optimizer_weights")  # the outermost groups of a .keras and a .h5 file
 
@@ -159,7 +160,7 @@ class Array:
             yield from self.window.chunks(offset, self.size)
         elif self.id.shape is not None:
             values = h5py.Dataset(self.id)
-            for block in _blocks(self.shape, max(1, CHUNK // max(1, self.stored.itemsize))):
+            for block in _blocks(self.shape, max(1, _DECODED // max(1, self.stored.itemsize))):
                 yield values[block].tobytes()
 
 

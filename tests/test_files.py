@@ -88,3 +88,16 @@ def test_what_the_disk_refuses_is_said_after_the_block(tmp_path, monkeypatch):
         with pytest.raises(KeyError), flushed_meanwhile(file):
             raise KeyError
     assert ran == [True]
+
+
+def test_without_a_thread_it_is_brought_to_disk_after_the_block(tmp_path, monkeypatch):
+    def none_left(*args):
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    flushed = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    monkeypatch.setattr(files.ThreadPoolExecutor, "submit", none_left)
+    with open(tmp_path / "one", "wb", buffering=0) as file:
+        with flushed_meanwhile(file):
+            assert flushed == []
+        assert flushed == [file.fileno()]

@@ -1,5 +1,6 @@
 """What happens once a package is imported: after it, once, and without a trace in the package."""
 
+import copy
 import importlib
 import importlib.util
 import sys
@@ -96,6 +97,35 @@ def test_it_waits_for_an_import_that_succeeds(package, calls, note):
     importlib.invalidate_caches()
     importlib.import_module(NAME)
     assert calls == [True]
+
+
+class Old:
+    """A finder as Python 2 had them, which Python knew until 3.12."""
+
+    def find_module(self, name, path=None):
+        return None
+
+
+@pytest.mark.filterwarnings("ignore::ImportWarning")
+def test_finders_that_know_no_specs_are_passed_over(package, calls, note, monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [Old(), *sys.meta_path])
+    when_imported(NAME, note)
+    importlib.import_module(NAME)
+    assert calls == [True]
+
+
+def test_a_finder_that_was_taken_out_finds_nothing(package, calls, note):
+    when_imported(NAME, note)
+    finder = sys.meta_path.pop(0)
+    assert finder.find_spec(NAME, None) is None
+    importlib.import_module(NAME)
+    assert calls == []
+
+
+def test_a_loader_can_be_copied(package, note):
+    when_imported(NAME, note)
+    loader = copy.copy(importlib.util.find_spec(NAME).loader)
+    assert loader.get_source(NAME) == package.read_text()
 
 
 def test_a_package_that_does_not_exist_is_missing_as_ever(calls, note):

@@ -457,3 +457,66 @@ def test_what_training_overwrites_is_not_penalised():
             if getattr(v, "overwrite_with_gradient", False)
         ] == [None] * len(overwritten)
         assert len(rewritten.losses) == 4  # both kernels and both biases
+
+
+class Twins(keras.layers.Layer):
+    """A layer whose variables share a name, and whose copy lacks one of them."""
+
+    def __init__(self, twins=1, **kwargs):
+        super().__init__(**kwargs)
+        self.twins = twins
+
+    def build(self, input_shape):
+        for name in ["w"] * self.twins + ["b"]:
+            self.add_weight(shape=(input_shape[-1],), name=name)
+
+    def call(self, inputs):
+        return inputs * self.weights[0] + self.weights[-1]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_copy_that_lacks_one_of_two_variables_of_a_name(verify):
+    model = keras.Sequential([keras.Input((4,)), Twins(2, name="twins")])
+    Twins.get_config = lambda self: {"name": self.name}
+    with pytest.raises(graphwd.GraphwdError, match="'twins'"):
+        graphwd.rewrite(model, RULE, verify=verify)
+
+
+@keras.saving.register_keras_serializable("test_unusual")
+class Greedy(keras.regularizers.Regularizer):
+    """A regularizer that takes what it needs out of the config that it is given."""
+
+    def __init__(self, strength):
+        self.strength = strength
+
+    def __call__(self, x):
+        return self.strength * keras.ops.sum(keras.ops.abs(x))
+
+    def get_config(self):
+        return {"strength": self.strength}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(config.pop("strength"))
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_regularizer_that_uses_its_config_up(in_place):
+    inside = keras.layers.MultiHeadAttention(1, 2, name="attention")
+    inputs = keras.Input((3, 4))
+    outputs = keras.layers.Dense(2)(keras.layers.Dense(2)(inside(inputs, inputs)))
+    model = keras.Model(inputs, outputs)
+    rewritten = graphwd.rewrite(model, Greedy(0.5), in_place=in_place)
+    penalised = [v for v in rewritten.trainable_variables if v.regularizer is not None]
+    assert [v.regularizer.strength for v in penalised] == [0.5] * 6
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_function_without_a_module(in_place):
+    made = {}
+    exec("def act(x):\n    return x * x", made)
+    assert made["act"].__module__ is None
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation=made["act"])])
+    rewritten = graphwd.rewrite(model, RULE, in_place=in_place)
+    assert rewritten.layers[0].kernel_regularizer is not None
+    assert rewritten.layers[0].activation is made["act"]

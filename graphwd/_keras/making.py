@@ -3,7 +3,7 @@
 | name | why | when it is missing |
 | --- | --- | --- |
 | `Variable._initialize_with_initializer`, `._deferred_initialize`, `._direct_assign`, `._initialize`, `._value` | no random numbers for weights that are about to be copied | they are drawn and overwritten |
-| `Layer.__setattr__`, `inspect` and `serialize_keras_object` in the modules that ask them, `record_object_after_serialization` | much that Keras does again for each layer is left out | it takes its time |
+| `Layer.__setattr__`, `inspect` in the modules that ask it, `serialization_lib.serialize_keras_object`, `record_object_after_serialization` | much that Keras does again for each layer is left out | it takes its time |
 """  # noqa: E501 # a table row can't be broken
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class _Serializer:
     def _ask(self, value: Any, kind: Any) -> Any:
         """Asks Keras; remembers the answer if others of the kind differ in their config alone."""
         serialized = _originals[serialization_lib, "serialize_keras_object"](value)
-        plain = isinstance(value, _PLAIN) and kind.__module__.startswith("keras.")
+        plain = isinstance(value, _PLAIN) and str(kind.__module__).startswith("keras.")
         if plain and serialized.keys() == _SERIALIZED:
             self._known[kind] = dict(serialized)
         return serialized
