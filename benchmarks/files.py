@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.progress import Meter
-from benchmarks.tables import Table, seconds
+from benchmarks.tables import Table, ratio, seconds
 
 PICTURES: tuple[str, ...] = ()
 MODELS = {"ResNet50": 5, "VGG16": 3}  # and how many rounds each
@@ -100,7 +100,7 @@ def excess(result: dict[str, Any]) -> float:
 
 def tables(data: dict[str, Any]) -> dict[str, Table]:
     """The medians."""
-    heads = ["file", COPY, REWRITE, "beyond 1.5 times cp", LIVE]
+    heads = ["file", COPY, REWRITE, "graphwd / cp", "beyond 1.5 times cp", LIVE]
     rows = []
     for name, kinds in data.items():
         for suffix, result in kinds.items():
@@ -110,6 +110,7 @@ def tables(data: dict[str, Any]) -> dict[str, Table]:
                     f"{name}{suffix}, {result['bytes'] / 1e6:.0f} MB",
                     seconds(middle[COPY]),
                     f"**{seconds(middle[REWRITE])}**",
+                    ratio(harness.ratios(result["seconds"][REWRITE], result["seconds"][COPY])),
                     seconds(excess(result)) if excess(result) > 0 else "none",
                     seconds(middle[LIVE]) if LIVE in middle else "",
                 ]

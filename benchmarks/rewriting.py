@@ -35,7 +35,8 @@ UNVERIFIED = "graphwd, verify=False"
 REWRITE = "graphwd"
 IN_PLACE = "graphwd, in place"
 OBJECTS = "its layers' own objects"
-MEMORY_WAYS = (CLONE_AND_SET, REWRITE)
+MEMORY_WAYS = (CLONE_AND_SET, FROM_JSON, REWRITE, IN_PLACE)
+IN_PLACE_ROUNDS = 11  # it takes milliseconds
 LARGE = 20e6  # parameters from which the weights are most of a model
 ELSEWHERE = ("ResNet50", "VGG16")
 BACKENDS = {"jax": "JAX", "torch": "PyTorch"}
@@ -55,7 +56,7 @@ def run(meter: Meter, quick: bool) -> dict[str, Any]:
     chosen = {"MobileNet": 1, "ResNet50": 1} if quick else ARCHITECTURES
     backends = [backend for backend in BACKENDS if harness.installed(backend)]
     elsewhere = [name for name in ELSEWHERE if name in chosen]
-    meter.start(len(chosen) * (2 + len(MEMORY_WAYS)) + len(backends) * len(elsewhere) + 1)
+    meter.start(len(chosen) * (3 + len(MEMORY_WAYS)) + len(backends) * len(elsewhere))
     others: dict[str, Any] = {}
     for backend in backends:
         others[backend] = {}
@@ -65,14 +66,15 @@ def run(meter: Meter, quick: bool) -> dict[str, Any]:
                 "rewriting:memory", name, REWRITE, environment={"KERAS_BACKEND": backend}
             )
             meter.step(f"{name}, memory on {BACKENDS[backend]}")
-    meter.now("ResNet50, in place")
-    in_place = harness.worker("rewriting:times_in_place", "ResNet50", 3 if quick else 11)
-    meter.step("in place")
     measured: dict[str, Any] = {}
     for name, rounds in chosen.items():
         meter.now(f"{name}, time")
         measured[name] = harness.worker("rewriting:times", name, rounds)
         meter.step(f"{name}, time")
+        meter.now(f"{name}, in place")
+        in_place = harness.worker("rewriting:times_in_place", name, 3 if quick else IN_PLACE_ROUNDS)
+        measured[name]["in_place"] = in_place
+        meter.step(f"{name}, in place")
         measured[name]["memory"] = {}
         for way in MEMORY_WAYS:
             meter.now(f"{name}, memory of {way}")
@@ -81,11 +83,11 @@ def run(meter: Meter, quick: bool) -> dict[str, Any]:
         meter.now(f"{name}, objects of a copy")
         measured[name]["objects"] = harness.worker("rewriting:objects", name)
         meter.step(f"{name}, objects of a copy")
-    return {"architectures": measured, "memory_elsewhere": others, "in_place": in_place}
+    return {"architectures": measured, "memory_elsewhere": others}
 
 
 def ways() -> dict[str, Callable[[Any], Any]]:
-    """The ways to get a second model, each from a first one."""
+    """The ways to get a second model, each from a first one, and the way that needs none."""
     import keras
 
     import graphwd
@@ -120,6 +122,7 @@ def ways() -> dict[str, Callable[[Any], Any]]:
         UNVERIFIED: lambda model: graphwd.rewrite(model, policy, verify=False),
         REWRITE: lambda model: graphwd.rewrite(model, policy),
         FROM_JSON: from_json,
+        IN_PLACE: lambda model: graphwd.rewrite(model, policy, in_place=True),
     }
 
 
@@ -138,6 +141,7 @@ def times(name: str, rounds: int) -> dict[str, Any]:
         # model_from_json edits its model, so that one has a model of its own
         way: (lambda function=function, way=way: function(model if way != FROM_JSON else plain))
         for way, function in ways().items()
+        if way != IN_PLACE  # which has nothing to do when it is asked again
     }
     samples = harness.in_turn(timed, rounds)
     return {"parameters": parameters, "layers": len(model.layers), "seconds": samples}
@@ -243,19 +247,20 @@ def tables(data: dict[str, Any]) -> dict[str, Table]:
                 label,
                 *(seconds(middle[way]) for way in listed),
                 of_rounds(harness.ratios(samples[REWRITE], samples[CLONE])),
+                seconds(statistics.median(result["in_place"])),
             ]
         )
-        cells = [result["memory"][way] for way in (CLONE_AND_SET, REWRITE)]
-        cells.append(result["objects"])
+        cells = [result["memory"][way] for way in MEMORY_WAYS]
+        cells.insert(MEMORY_WAYS.index(REWRITE) + 1, result["objects"])
         cells += [of.get(name) for of in data["memory_elsewhere"].values()]
         memory_rows.append([label, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
     means = [f"{mean_ratio(data, way, CLONE):.2f}" for way in listed]
-    rows.append(["to clone_model, geometric mean", *means, f"**{means[-1]}**"])
+    rows.append(["to clone_model, geometric mean", *means, f"**{means[-1]}**", ""])
     heads = [BACKENDS[backend] for backend in data["memory_elsewhere"]]
     return {
         "rewriting": Table(
             "One rewrite, proof included",
-            ["model, parameters", *listed, "graphwd / clone_model"],
+            ["model, parameters", *listed, "graphwd / clone_model", IN_PLACE],
             rows,
         ),
         "rewriting-memory": Table(
@@ -263,8 +268,10 @@ def tables(data: dict[str, Any]) -> dict[str, Table]:
             [
                 "model, parameters",
                 CLONE_AND_SET,
-                "graphwd",
+                FROM_JSON,
+                REWRITE,
                 OBJECTS,
+                IN_PLACE,
                 *(f"graphwd, {h}" for h in heads),
             ],
             memory_rows,
@@ -283,7 +290,9 @@ def figures(data: dict[str, Any]) -> dict[str, str]:
         "rewriting-mean": f"{mean_ratio(data, REWRITE, CLONE):.2f}",
         "rewriting-mean-set": f"{mean_ratio(data, REWRITE, CLONE_AND_SET):.2f}",
         "rewriting-proof": f"{share_of_proof(data):.0%}",
-        "rewriting-in-place": seconds(statistics.median(data["in_place"])),
+        "rewriting-in-place": seconds(
+            statistics.median(data["architectures"]["ResNet50"]["in_place"])
+        ),
         "rewriting-memory-most": _most(here),
         "rewriting-large": f"{LARGE / 1e6:.0f} M",
         "rewriting-memory-large": _most(large),
@@ -307,7 +316,9 @@ def draw(data: dict[str, Any]) -> dict[str, Any]:
             harness.ratios(r["seconds"][way], r["seconds"][CLONE]) for r in architectures.values()
         ]
     memory_bars = {
-        way: [[r["memory"][way] or 0.0] for r in architectures.values()] for way in MEMORY_WAYS
+        way: [[r["memory"][way] or 0.0] for r in architectures.values()]
+        for way in MEMORY_WAYS
+        if way != IN_PLACE  # which adds nothing to be seen
     }
     return {
         "rewriting-time": charts.bars(
