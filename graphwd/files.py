@@ -10,7 +10,6 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Protocol, TypeAlias
 
@@ -326,6 +325,8 @@ def flushed_meanwhile(file: io.FileIO) -> Iterator[None]:
     Raises:
         OSError: when the disk doesn't take it; after the block, if that ends without an error.
     """
+    from concurrent.futures import ThreadPoolExecutor  # which takes as long as all else here
+
     with ThreadPoolExecutor(1) as thread:
         try:
             flushed = thread.submit(os.fsync, file.fileno()).result

@@ -1,5 +1,6 @@
 """Ranges of files compared with each other, wherever they have holes, and files brought to disk."""
 
+import concurrent.futures
 import os
 
 import pytest
@@ -96,7 +97,7 @@ def test_without_a_thread_it_is_brought_to_disk_after_the_block(tmp_path, monkey
 
     flushed = []
     monkeypatch.setattr(os, "fsync", flushed.append)
-    monkeypatch.setattr(files.ThreadPoolExecutor, "submit", none_left)
+    monkeypatch.setattr(concurrent.futures.ThreadPoolExecutor, "submit", none_left)
     with open(tmp_path / "one", "wb", buffering=0) as file:
         with flushed_meanwhile(file):
             assert flushed == []
