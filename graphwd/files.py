@@ -94,14 +94,11 @@ class Source:
         """
         self._check_range(offset, len(buffer))
         try:
-            self.file.seek(offset)
-            while buffer:
-                count = self.file.readinto(buffer)
-                if not count:
-                    raise ArchiveError(f"{self.path!r} became shorter while it was read.")
-                buffer = buffer[count:]
+            full = read_into(self.file, offset, buffer)
         except OSError as error:
             raise ArchiveError(f"{self.path!r} can't be read: {reason(error)}.") from error
+        if not full:
+            raise ArchiveError(f"{self.path!r} became shorter while it was read.")
 
     def read(self, offset: int, size: int) -> bytes:
         """Reads exactly `size` bytes from `offset` on.
@@ -149,6 +146,17 @@ class Source:
 def reason(error: Exception) -> str:
     """What went wrong, without Python's or the system's error number."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def read_into(file: io.FileIO, offset: int, buffer: memoryview) -> bool:
+    """Reads from an offset on until a buffer is full, and says whether the file went so far."""
+    file.seek(offset)
+    while buffer:
+        count = file.readinto(buffer)
+        if not count:
+            return False
+        buffer = buffer[count:]
+    return True
 
 
 class Readable(Protocol):

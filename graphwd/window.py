@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphwd.files import CHUNK, extents
+from graphwd.files import CHUNK, extents, read_into
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -120,14 +120,9 @@ class Window(io.RawIOBase):
 
     def fill(self, offset: int, buffer: memoryview) -> None:
         """Reads from `offset` on until a buffer is full, without a check of what it reads."""
-        if self._size is not None and offset + len(buffer) > self._size:
+        inside = self._size is None or offset + len(buffer) <= self._size
+        if not inside or not read_into(self._file, self._start + offset, buffer):
             raise OSError("it is cut off")
-        self._file.seek(self._start + offset)
-        while buffer:
-            count = self._file.readinto(buffer)
-            if not count:
-                raise OSError("it is cut off")
-            buffer = buffer[count:]
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yields the parts of a range that hold data, as `files.extents` does."""
