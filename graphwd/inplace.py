@@ -9,7 +9,6 @@ from typing import Any
 import keras
 
 from graphwd import carrier, regularizers, serializing, survey, values, verification, walk
-from graphwd._keras import making
 from graphwd.errors import EquivalenceError, ModelError
 from graphwd.plans import Plan
 from graphwd.slots import SUFFIX, Pointer, set_regularizers
@@ -34,14 +33,13 @@ def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
     made: dict[int, Any] = {id(None): None}
     serialize_once = regularizers.once()
     try:
-        with making.quickened():
-            edited = [
-                unit
-                for unit in found.units
-                if _edit_unit(found, unit, plan, serialize_once, made, restores)
-            ]
-            if verify:
-                _prove_all(found, edited, plan)
+        edited = [
+            unit
+            for unit in found.units
+            if _edit_unit(found, unit, plan, serialize_once, made, restores)
+        ]
+        if verify:
+            _prove_all(found, edited, plan)
     except BaseException:
         for restore in reversed(restores):
             restore()
