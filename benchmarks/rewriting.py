@@ -283,7 +283,7 @@ def figures(data: dict[str, Any]) -> dict[str, str]:
     """What the README says in prose."""
     many = data["architectures"].values()
     large = [each["memory"][REWRITE] for each in many if each["parameters"] >= LARGE]
-    here = [result["memory"][REWRITE] for result in data["architectures"].values()]
+    here = [each["memory"][REWRITE] for each in many]
     elsewhere = [one for each in data["memory_elsewhere"].values() for one in each.values()]
     return {
         "rewriting-count": str(len(data["architectures"])),
@@ -296,7 +296,7 @@ def figures(data: dict[str, Any]) -> dict[str, str]:
         "rewriting-memory-most": _most(here),
         "rewriting-large": f"{LARGE / 1e6:.0f} M",
         "rewriting-memory-large": _most(large),
-        "rewriting-objects": _most([result["objects"] for result in many]),
+        "rewriting-objects": _most([each["objects"] for each in many]),
         "rewriting-memory-elsewhere": _most(elsewhere),
     }
 

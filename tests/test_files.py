@@ -16,12 +16,8 @@ BLOCK = 4096
 AREA = 6 * BLOCK
 
 
-@st.composite
-def layouts(draw):
-    """What stands where in a file of six blocks; a block that nothing is written to is a hole."""
-    return draw(
-        st.dictionaries(st.integers(0, AREA - 1), st.sampled_from([b"", b"\0", b"x", b"yy"]))
-    )
+# What stands where in a file of six blocks; a block that nothing is written to is a hole.
+LAYOUTS = st.dictionaries(st.integers(0, AREA - 1), st.sampled_from([b"", b"\0", b"x", b"yy"]))
 
 
 def written(path, layout, shift=0):
@@ -35,7 +31,7 @@ def written(path, layout, shift=0):
     return path.read_bytes()[shift:]
 
 
-@given(layouts(), layouts(), st.booleans(), st.integers(0, AREA), st.integers(0, 300), st.data())
+@given(LAYOUTS, LAYOUTS, st.booleans(), st.integers(0, AREA), st.integers(0, 300), st.data())
 def test_a_range_is_the_same_if_its_bytes_are(tmp_path_factory, one, other, equal, start, shift, d):
     folder = tmp_path_factory.mktemp("ranges")
     mine = written(folder / "one", one)
