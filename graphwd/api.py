@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from graphwd import collector, regularizers
-from graphwd.errors import EquivalenceError, UnreachableWeightError
+from graphwd.errors import UnreachableWeightError
 from graphwd.plans import Decision, Plan, make_plan
 from graphwd.policy import Policy
 
@@ -55,8 +55,7 @@ def rewrite(
     has the regularizers, so it saves and reloads with them. The original is left as it was.
 
     Args:
-        model: A `keras.Model`: Functional, Sequential, or of any class that round-trips its
-            config.
+        model: A `keras.Model` of any class: Functional, Sequential or subclassed.
         policy: A `Policy`, a `Rule`, a list of rules, or a bare regularizer, which means that
             penalty on every role but bias, gamma, beta, alpha and activity.
         verify: Whether to prove the result equal to the original but for the policy's edits;
@@ -74,7 +73,8 @@ def rewrite(
         PolicyError: when the policy is not valid.
         UnreachableWeightError: with `portable=True`, when the policy wants a regularizer on
             weights that no config reaches.
-        ModelError: when a layer can't be rebuilt from its config; the message names it.
+        ModelError: when a layer keeps something of the model inside an object that Python can't
+            copy (a generator, a running thread); the message names it.
         EquivalenceError: when the proof fails; no wrong model is returned.
 
     Example:
@@ -84,60 +84,52 @@ def rewrite(
     model = graphwd.rewrite(model, graphwd.Rule(graphwd.weight_decay(1e-4), roles="kernel"))
     ```
     """
-    from graphwd._keras import making
+    from graphwd import _keras, checks, copying, inplace, verification
+    from graphwd.survey import of_copy
 
-    with collector.paused(), making.quickened():
-        return _rewrite(model, policy, verify=verify, portable=portable, in_place=in_place)
+    checks.is_model(model, "rewrite")
+    with collector.paused(), _keras.unchanged_globals():
+        found, decided = _planned(model, policy, calls=not in_place)
+        if portable:
+            _refuse_carried(decided)
+        checks.regularizers_fit(found, decided)
+        checks.warn_of_unbuilt(found)
+        checks.warn_of_unused_penalties(model)
+        if in_place:
+            return inplace.edit(found, decided, verify=bool(verify))
+        copy, copies = copying.copied(model)
+        inplace.edit(of_copy(found, copy, copies), decided, verify=False)
+        if verify:
+            verification.prove(found, decided, copy, outputs=verify == "outputs")
+        return copy
 
 
-def _rewrite(
-    model: Any,
-    policy: Any,
-    *,
-    verify: bool | Literal["outputs"],
-    portable: bool,
-    in_place: bool,
-) -> Any:
-    from graphwd import cloning, inplace, verification
+def _planned(model: Any, policy: Any, *, calls: bool = True) -> tuple[Survey, Plan]:
+    from graphwd import checks
+    from graphwd.measure import Weights
+    from graphwd.survey import survey
 
-    found, decided = _planned(model, policy, in_place=in_place)
+    checks.is_model(model, "plan")
+    found = survey(model, calls=calls)
+    decided = make_plan(
+        found.slots,
+        Policy.coerce(policy),
+        source=f"model {model.name!r}",
+        notes=[*found.notes, *filter(None, [checks.unused_penalties(model)])],
+        serialized=found.serialized,
+        measure=Weights(found),
+    )
+    return found, decided
+
+
+def _refuse_carried(decided: Plan) -> None:
     carried = _carried(decided)
-    if portable and carried:
+    if carried:
         raise UnreachableWeightError(
             f"No layer's config reaches {len(carried)} of the weights that the policy wants a "
             f"regularizer on ({_some(carried)}); leave portable=False to let graphwd carry them.",
             carried,
         )
-    if in_place:
-        return inplace.edit(found, decided, verify=bool(verify))
-    copy = cloning.clone(found, decided)
-    if verify:
-        report = verification.verify_clone(found, decided, copy, outputs=verify == "outputs")
-        if not report.ok:
-            raise EquivalenceError(
-                f"The rewritten model is not the original plus the planned edits: "
-                f"{report.problems[0]}"
-                + (f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""),
-                report,
-            )
-    return copy
-
-
-def _planned(model: Any, policy: Any, *, in_place: bool = False) -> tuple[Survey, Plan]:
-    from graphwd import cloning
-    from graphwd.measure import Weights
-    from graphwd.survey import survey
-
-    found = survey(model, cloning.probe, in_place=in_place)
-    decided = make_plan(
-        found.slots,
-        Policy.coerce(policy),
-        source=f"model {model.name!r}",
-        notes=found.notes,
-        serialized=found.serialized,
-        measure=Weights(found),
-    )
-    return found, decided
 
 
 def _carried(decided: Plan) -> tuple[str, ...]:
@@ -190,11 +182,12 @@ def inspect(model: Any) -> Plan:
         from graphwd import archive
 
         return archive.inspect_file(model)
-    from graphwd import cloning
+    from graphwd import checks
     from graphwd.measure import Weights
     from graphwd.survey import survey
 
-    found = survey(model, cloning.probe)
+    checks.is_model(model, "inspect")
+    found = survey(model)
     decisions = tuple(Decision(slot, None, slot.regularizer) for slot in found.slots)
     source = f"model {model.name!r}"
     notes = tuple(found.notes)

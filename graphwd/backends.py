@@ -8,47 +8,43 @@ is copied: sharing would let training one model destroy or train the other.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 import keras
 import numpy as np
 
-from graphwd import _keras, walk
-from graphwd._keras import making
+from graphwd import _keras
 
 _PIECE = 1 << 22
 """How many bytes of two variables are compared at a time."""
 
 
-def copy_variable(source: Any, target: Any) -> None:
-    """Gives one variable the value of another, without a trip through numpy.
+def give_value(source: Any, target: Any) -> None:
+    """Gives a new variable without a value that of another, without a trip through numpy.
 
     Args:
         source: A `keras.Variable`.
-        target: Another one of the same shape and dtype, with or without a value yet.
+        target: A copy of it that lacks a value.
     """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        _copy_tensorflow(source, target)
+    if source._value is None:
+        target._value = None
+    elif (backend := keras.backend.backend()) == "tensorflow":
+        _give_tensorflow(source, target)
     elif backend == "jax":
-        _copy_jax(source, target)
+        target._value = _copied_jax(source._value)
     elif backend == "torch":
-        _copy_torch(source, target)
-    elif making.is_initialized(target):
-        target.assign(source)
+        target._value = _copied_torch(source._value)
     else:
-        making.initialize(target, keras.ops.copy(source.value))
+        target._value = keras.ops.copy(source._value)
 
 
-def _copy_tensorflow(source: Any, target: Any) -> None:
-    tensor = _tensorflow_value(source.value)
-    if making.is_initialized(target):
-        target.value.assign(tensor)
-    else:
-        with _name_scope_of(source.value, target.name):
-            making.initialize(target, tensor)
-    ours, theirs = _replicas(source.value), _replicas(target.value)
+def _give_tensorflow(source: Any, target: Any) -> None:
+    with _name_scope_of(source._value, target.name):
+        target._initialize(_tensorflow_value(source._value))
+    ours, theirs = _replicas(source._value), _replicas(target._value)
     if len(ours) == len(theirs) > 1:  # each replica has moving statistics of its own
         for one, other in zip(ours, theirs, strict=True):
             other.assign(_tensorflow_value(one))
@@ -87,34 +83,24 @@ def _tensorflow_value(variable: Any) -> Any:
     return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
 
 
-def _copy_jax(source: Any, target: Any) -> None:
+def _copied_jax(value: Any) -> Any:
+    """An array of its own memory, of which each process copies the shards that it holds."""
     import jax
 
-    # Each shard where it is; jnp.copy would be compiled for each shape, and take twice the memory.
-    value = jax.device_put(source.value, may_alias=False)
-    _keras.keep_layout(source, target)
-    if making.is_initialized(target):
-        target.assign(value)
-    else:
-        making.initialize(target, value)
+    # jnp.copy would be compiled for each shape, and take twice the memory.
+    if value.is_fully_addressable:
+        return jax.device_put(value, may_alias=False)
+    shards = [jax.device_put(shard.data, may_alias=False) for shard in value.addressable_shards]
+    return jax.make_array_from_single_device_arrays(value.shape, value.sharding, shards)
 
 
-def _copy_torch(source: Any, target: Any) -> None:
+def _copied_torch(value: Any) -> Any:
     import torch
 
-    value = source.value.detach()
-    with torch.no_grad():
-        if has_value(target):
-            target.value.copy_(value)
-        else:
-            making.initialize(target, value.clone())
-
-
-def has_value(variable: Any) -> bool:
-    """Whether a variable holds a value, not nothing or a stand-in."""
-    if not making.is_initialized(variable):
-        return False
-    return bool(keras.backend.backend() != "torch" or variable.value.device.type != "meta")
+    copy = value.detach().clone()
+    if isinstance(value, torch.nn.Parameter):
+        return torch.nn.Parameter(copy, requires_grad=value.requires_grad)
+    return copy.requires_grad_(value.requires_grad and value.is_leaf)
 
 
 def same_bits(one: Any, other: Any) -> bool:
@@ -143,32 +129,6 @@ def same_bits(one: Any, other: Any) -> bool:
     if backend == "tensorflow":
         return _same_arrays(_tensorflow_array(one.value), _tensorflow_array(other.value))
     return _same_arrays(np.asarray(one.value), np.asarray(other.value))
-
-
-@contextlib.contextmanager
-def unvalued() -> Iterator[list[Any]]:
-    """A scope in which JAX's variables get no first value, which would be whole on one device.
-
-    Yields:
-        The variables that still need a value, an empty list on other backends.
-    """
-    if keras.backend.backend() != "jax":
-        yield []
-        return
-    with making.deferred() as waiting:
-        yield waiting
-
-
-def place(source: Any, target: Any) -> None:
-    """Moves a variable's value to the devices where another's lies.
-
-    Args:
-        source: A `keras.Variable`.
-        target: Another one of the same shape, with a value of its own.
-    """
-    if keras.backend.backend() == "jax":
-        _keras.keep_layout(source, target)
-        target.assign(target.value)
 
 
 def same_place(one: Any, other: Any) -> bool:
@@ -226,16 +186,101 @@ def _tensorflow_array(variable: Any) -> Any:
         return tensor.numpy()
 
 
-def placeholder(variable: Any) -> Any:
-    """What stands in for a value that is yet to come; `None` where the backend needs nothing."""
-    if keras.backend.backend() != "torch":
-        return None
-    import torch
+def is_tracing() -> bool:
+    """Whether the backend is recording a function at the moment instead of computing."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
 
-    tensor = torch.empty(
-        tuple(variable.shape), dtype=getattr(torch, str(variable.dtype)), device="meta"
-    )
-    return torch.nn.Parameter(tensor, requires_grad=False)
+        return not tf.executing_eagerly()
+    if backend == "jax":
+        import jax
+
+        return isinstance(jax.numpy.zeros(()), jax.core.Tracer)
+    return False
+
+
+@functools.cache
+def state_types() -> tuple[type, ...]:
+    """The backend's own classes of what a training step changes."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return (tf.Variable, tf.lookup.experimental.MutableHashTable)
+    if backend == "torch":
+        import torch
+
+        return (torch.nn.Parameter, torch.nn.Module)
+    return ()
+
+
+@functools.cache
+def unchanging_types() -> tuple[type, ...]:
+    """The backend's classes of what can't change, and so can be shared."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return (
+            *(tf.Tensor, tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices, tf.TypeSpec, tf.DType),
+            *(tf.TensorShape, tf.Graph, tf.Operation, tf.data.Dataset, tf.distribute.Strategy),
+            *(tf.lookup.StaticHashTable, tf.lookup.StaticVocabularyTable),
+        )
+    if backend == "jax":
+        import jax
+
+        return (jax.Array, jax.sharding.Sharding, jax.sharding.Mesh, jax.Device)
+    if backend == "torch":
+        import torch
+
+        return (torch.dtype, torch.device, torch.Size)
+    return ()
+
+
+def copy_rule(cls: type, copy: Callable[[Any], Any]) -> Callable[[Any], Any] | None:
+    """How objects of a backend's own class are copied.
+
+    Args:
+        cls: Any class.
+        copy: Copies what such an object holds.
+
+    Returns:
+        A function that copies an object, or `None` for other classes.
+    """
+    if issubclass(cls, unchanging_types()):
+        return lambda value: value
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if issubclass(cls, (tf.Variable, tf.distribute.DistributedValues)):
+            return lambda variable: deepcopy(variable, {})
+        if issubclass(cls, tf.types.experimental.PolymorphicFunction):
+            return lambda function: _copied_function(function, copy)
+        if issubclass(cls, tf.lookup.experimental.MutableHashTable):
+            return _copied_table
+    if backend == "torch":
+        import torch
+
+        if issubclass(cls, torch.Tensor):
+            return _copied_torch
+        if issubclass(cls, torch.Generator):
+            return lambda generator: generator.clone_state()
+    return None
+
+
+def _copied_function(function: Any, copy: Callable[[Any], Any]) -> Any:
+    """A `tf.function` of the same options that is traced anew, if it holds something of a model."""
+    python = copy(function.python_function)
+    return function if python is function.python_function else function._clone(python)
+
+
+def _copied_table(table: Any) -> Any:
+    keys, values = table.export()
+    new = type(table)(table.key_dtype, table.value_dtype, table._default_value)
+    new.insert(keys, values)
+    return new
 
 
 @contextlib.contextmanager
@@ -259,13 +304,6 @@ def build_scope(model: Any) -> Iterator[None]:
             keras.distribution.set_distribution(distribution)
     else:
         yield
-
-
-def finish(model: Any) -> None:
-    """Lets a backend's own bookkeeping know of the variables' values."""
-    if keras.backend.backend() == "torch":
-        for _, _, layer in walk.layers_within(model):
-            _keras.track_again(layer)
 
 
 def compiled(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphwd import cloning
 from graphwd.plans import Decision, Plan, make_plan
 from graphwd.policy import Policy
 from graphwd.survey import survey
@@ -22,7 +21,7 @@ def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[Any, Decision]]]:
         in the order of the model's layers. A weight of a layer that several composite layers hold
         comes with the decision on each of its slots.
     """
-    found = survey(model, cloning.probe)
+    found = survey(model)
     plan = make_plan(
         found.slots, Policy.coerce(policy), source=f"model {model.name!r}", notes=found.notes
     )

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from graphwd import _keras, backends, carrier, regularizers, walk
+from graphwd import _keras, attributes, backends, carrier, reachable, regularizers, walk
 from graphwd.errors import ModelError
 from graphwd.plans import Plan
 from graphwd.survey import Survey, places
@@ -26,6 +26,7 @@ class Pairs:
         original: The first model.
         copy: The other one.
         layers: A title for messages, the original's layer and the other's; each layer once.
+        inner: The same for these and the layers within them.
         variables: The pairs of variables of a layer and its sublayers, by the original layer's id.
         problems: Where one has no counterpart, or one of another class or with other flags.
     """
@@ -33,6 +34,7 @@ class Pairs:
     original: Any
     copy: Any
     layers: list[tuple[str, Any, Any]]
+    inner: list[tuple[str, Any, Any]]
     variables: dict[int, list[tuple[Any, Any]]]
     problems: list[str]
 
@@ -50,7 +52,9 @@ def pair(original: Any, copy: Any, names: Mapping[str, str]) -> Pairs:
     """
     problems: list[str] = []
     layers = list(_paired(original, copy, names, problems))
-    return Pairs(original, copy, layers, _variables(layers, problems), problems)
+    inner: list[tuple[str, Any, Any]] = []
+    variables = _variables(layers, inner, problems)
+    return Pairs(original, copy, layers, inner, variables, problems)
 
 
 def differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True) -> list[str]:
@@ -81,9 +85,7 @@ def differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True)
             problems.append(f"{title} is called {target.name} in the rewritten model")
         if source.trainable != target.trainable:
             problems.append(f"{title} has trainable={target.trainable} in the rewritten model")
-        if source is target:
-            problems.append(f"{title} is the same object in both models")
-        elif not backends.same_bits(source, target) and (
+        if not backends.same_bits(source, target) and (
             unsaved or walk.plain_name(source.name) != "seed_generator_state"
         ):
             problems.append(f"{title} has other values in the rewritten model")
@@ -96,8 +98,7 @@ def differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True)
     for title, ours, theirs in pairs.layers:
         if _keras.is_functional(ours) and not _keras.is_graph(ours):
             problems += _wiring_differences(title, ours, theirs)
-    problems += _compile_differences(pairs.original, pairs.copy)
-    return problems
+    return problems + _object_differences(pairs) + _shared(pairs.original, pairs.copy)
 
 
 def _wiring_differences(title: str, ours: Any, theirs: Any) -> list[str]:
@@ -165,16 +166,13 @@ def _paired(
         partner[id(ours)] = theirs
         taken.add(id(theirs))
         one, two = (carrier.base_class(type(layer)) for layer in (ours, theirs))
-        if one is not two and (one.__module__, one.__qualname__) != (
-            two.__module__,
-            two.__qualname__,
-        ):
+        if not attributes.same_class(one, two):
             problems.append(f"{title} is a {one.__name__} but a {two.__name__} when rewritten")
         yield title, ours, theirs
 
 
 def _variables(
-    layers: list[tuple[str, Any, Any]], problems: list[str]
+    layers: list[tuple[str, Any, Any]], within: list[tuple[str, Any, Any]], problems: list[str]
 ) -> dict[int, list[tuple[Any, Any]]]:
     """Pairs the variables of paired layers and their sublayers; compares the layers' flags."""
     found: dict[int, list[tuple[Any, Any]]] = {}
@@ -186,6 +184,7 @@ def _variables(
         except ModelError as error:
             problems.append(str(error))
             continue
+        within += [(title, one, two) for one, two in inner]
         for one, two in inner:
             if one.trainable != two.trainable:
                 problems.append(f"{title}: {one.name} has trainable={two.trainable} when rewritten")
@@ -243,20 +242,44 @@ def penalty_differences(found: Survey, plan: Plan, pairs: Pairs) -> list[str]:
     return problems
 
 
-def _compile_differences(original: Any, copy: Any) -> list[str]:
+def _object_differences(pairs: Pairs) -> list[str]:
+    """Where two models' objects differ: public attributes, optimizers, compile state, sharing."""
+    variables = {id(one): (one, two) for each in pairs.variables.values() for one, two in each}
+    partners = {id(one): id(two) for _, one, two in pairs.inner}
+    partners.update((id(one), id(two)) for one, two in variables.values())
+    comparison = attributes.Comparison(list(variables.values()), partners)
+    problems = []
+    for title, ours, theirs in pairs.inner:
+        problems += [
+            f"{title}: {ours.name} has another {name} in the rewritten model"
+            for name in comparison.differences(ours, theirs)
+            if name != "optimizer"
+        ]
+    original, copy = pairs.original, pairs.copy
     compiled = getattr(original, "compiled", False)
     if compiled != getattr(copy, "compiled", False):
-        return [f"the model is {'' if compiled else 'not '}compiled only in the original"]
-    if not compiled or original.optimizer is None:
-        return []
-    ours, theirs = original.optimizer, copy.optimizer
-    if type(ours) is not type(theirs) or len(ours.variables) != len(theirs.variables):
-        return ["the models' optimizers differ in class or variables"]
+        problems.append(f"the model is {'' if compiled else 'not '}compiled only in the original")
+    elif compiled and original.optimizer is not None:
+        problems += [
+            f"the optimizer {difference} in the rewritten model"
+            for difference in comparison.optimizer_differences(original.optimizer, copy.optimizer)
+        ]
+    return problems
+
+
+def _shared(original: Any, copy: Any) -> list[str]:
+    """What can be reached from both models, so that training one would change the other."""
+    ours = {id(value) for value in reachable.everything(original)}
     return [
-        f"the optimizer's variable {source.name} has other values in the rewritten model"
-        for source, target in zip(ours.variables, theirs.variables, strict=True)
-        if not backends.same_bits(source, target)
+        f"{_titled(value)} is the same object in both models"
+        for value in reachable.everything(copy)
+        if id(value) in ours
     ]
+
+
+def _titled(value: Any) -> str:
+    named = getattr(value, "path", None) or getattr(value, "name", None)
+    return f"{type(value).__name__} {named!r}" if named else f"a {type(value).__name__}"
 
 
 def output_differences(original: Any, copy: Any, compared: dict[str, int]) -> list[str]:

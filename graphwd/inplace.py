@@ -59,10 +59,7 @@ def _prove(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
 
     A layer that can't tell its config is edited all the same, but can't be saved.
     """
-    try:
-        actual = serializing.serialize(unit.layer)
-    except ModelError:
-        return
+    actual = serializing.serialize(unit.layer)
     before: Any = found.serialized
     for key in unit.pointer:
         before = before[key]
@@ -147,9 +144,15 @@ def _holders(
     """
     name = str(pointer[-1])
     top = unit.layer if len(pointer) <= 2 else _layer_at(unit.layer, pointer)
+    others = {  # layers that have a weight of this role which another argument sets
+        id(weight.owner)
+        for place, weight in enumerate(unit.weights)
+        if unit.governs.get(place) != index and walk.role_of(weight) == found.slots[index].role
+    }
+    inner = [layer for _, _, layer in walk.layers_within(top) if id(layer) not in others]
     holders = [
         (layer, attribute)
-        for _, _, layer in walk.layers_within(top)
+        for layer in ([top] if found.slots[index].role == "activity" else [top, *inner[1:]])
         for attribute in (name, f"_{name}")
         if attribute in vars(layer)
     ]

@@ -151,12 +151,19 @@ def equal(one: Serialized | None, other: Serialized | None) -> bool:
     return bool(normalize(one) == normalize(other))
 
 
+def is_stock(serialized: Serialized | None) -> bool:
+    """Whether a serialized regularizer is none or one of Keras's own sums over all numbers."""
+    return serialized is None or normalize(serialized)[0] == "l1l2"
+
+
 def describe(serialized: Serialized | None) -> str:
     """A short text for tables and messages: `L2(0.0001)`, `L1L2(l1=0.1, l2=0.2)`, `none`."""
     if serialized is None:
         return "none"
     class_name = str(serialized["class_name"])
     config = serialized.get("config") or {}
+    if not isinstance(config, Mapping):  # a registered function, by its name
+        return str(config)
     if class_name in ("L1", "L2") and len(config) == 1:
         return f"{class_name}({_number(next(iter(config.values())))})"
     return f"{class_name}({', '.join(f'{k}={_number(v)}' for k, v in config.items())})"

@@ -10,17 +10,15 @@ different regularizer in each slot, and its variables tell which one they got.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 
-from graphwd import _keras, regularizers, roles, walk
+from graphwd import _keras, probing, regularizers, roles, walk
 from graphwd.serializing import serialize
 from graphwd.slots import Pointer, Slot, find_slots
-
-Probe = Callable[[Any, Mapping[Pointer, Any]], Any]
 
 
 @dataclass
@@ -68,29 +66,24 @@ class Survey:
     notes: list[str]
 
 
-def survey(model: Any, probe: Probe | None = None, *, in_place: bool = False) -> Survey:
+def survey(model: Any, *, calls: bool = True) -> Survey:
     """Finds every slot of a live model and the weights that it governs.
 
     Args:
         model: A Keras model, built or not.
-        probe: Rebuilds a unit with given regularizers and without values; `None` goes by naming
-            conventions alone.
-        in_place: Whether the model is edited and not rebuilt, so that it need not tell its config.
+        calls: Whether the serialized model is to tell the calls of its layers.
 
     Returns:
         A `Survey`.
-
-    Raises:
-        ModelError: when the model can't be serialized.
     """
-    serialized = serialize(model, as_far_as_possible=in_place, calls=not in_place)
+    serialized = serialize(model, calls=calls)
     units, pointers = _units(model)
     slots = _slots(serialized, units, pointers)
     trainable = {id(variable) for variable in model.trainable_variables}
     differences: list[str] = []
     memory: dict[str, dict[int, Pointer]] = {}
     for unit in units:
-        for weight, pointer in _governed(unit, slots, probe, memory).items():
+        for weight, pointer in _governed(unit, slots, memory).items():
             unit.governs[weight] = unit.slots[pointer]
     serialize_once = regularizers.once()
     shapes: dict[int, list[tuple[int, ...]]] = {}
@@ -146,12 +139,44 @@ def _with_unreached(
             ordered.append(_unreached(unit, weight, trainable))
         unit.slots, unit.governs = own, governs
     notes = [f"{difference}; the config decides what is saved." for difference in differences]
-    if not model.built:
+    if not is_built(model):
         notes.append(
             "The model is not built, so its weights are not known yet: only what its config "
             "reaches is listed."
         )
     return Survey(model, serialized, ordered, units, differences, notes)
+
+
+def is_built(model: Any) -> bool:
+    """Whether all weights are there: a model that only its parts were called of is not `built`."""
+    return model.built or all(
+        inner.built for _, _, inner in walk.layers_within(model) if not _keras.sublayers(inner)
+    )
+
+
+def of_copy(found: Survey, copy: Any, copies: Mapping[int, Any]) -> Survey:
+    """The survey of a model's copy, which has the same slots in the same places.
+
+    Args:
+        found: The survey of the original.
+        copy: Its copy.
+        copies: Maps the id of each object of the original to its copy.
+
+    Returns:
+        A `Survey`.
+    """
+    units = [
+        replace(
+            unit,
+            layer=copies[id(unit.layer)],
+            weights=[
+                replace(w, owner=copies[id(w.owner)], variable=copies[id(w.variable)])
+                for w in unit.weights
+            ],
+        )
+        for unit in found.units
+    ]
+    return replace(found, model=copy, units=units)
 
 
 def _unreached(unit: Unit, weight: walk.Weight, trainable: set[int]) -> Slot:
@@ -267,7 +292,7 @@ def _slots(
 
 
 def _governed(
-    unit: Unit, slots: list[Slot], probe: Probe | None, memory: dict[str, dict[int, Pointer]]
+    unit: Unit, slots: list[Slot], memory: dict[str, dict[int, Pointer]]
 ) -> dict[int, Pointer]:
     """Maps the unit's weights to the slots, by pointer, that set their regularizer."""
     candidates = {p: i for p, i in unit.slots.items() if slots[i].role != "activity"}
@@ -280,12 +305,13 @@ def _governed(
         if role is not None:
             conventional[index] = by_role[role]
     plain = len(by_role) == len(candidates) and len(conventional) == len(unit.weights)
-    if probe is None or (walk.is_stock(unit.layer) and plain):
+    if walk.is_stock(unit.layer) and plain:
         return conventional
-    serialized = serialize(unit.layer, as_far_as_possible=True)
+    serialized = serialize(unit.layer)
     key = _key(unit.layer, serialized)
     if key not in memory:
-        memory[key] = _probed(unit, candidates, probe, conventional)
+        found = probing.governed(unit.layer, serialized, list(candidates))
+        memory[key] = conventional if found is None else found
     return memory[key]
 
 
@@ -294,27 +320,3 @@ def _key(layer: Any, serialized: Mapping[str, Any]) -> str:
     config = {k: v for k, v in serialized["config"].items() if k != "name"}
     text = json.dumps([config, serialized.get("build_config")], sort_keys=True, default=repr)
     return f"{type(layer).__module__}.{type(layer).__qualname__}:{id(type(layer))}:{text}"
-
-
-def _probed(
-    unit: Unit,
-    candidates: Mapping[Pointer, int],
-    probe: Probe,
-    conventional: dict[int, Pointer],
-) -> dict[int, Pointer]:
-    """Asks a rebuilt unit: each slot gets an L2 factor of its own, each weight tells which."""
-    numbered = dict(enumerate(candidates, start=1))
-    marks = {pointer: regularizers.l2(float(number)) for number, pointer in numbered.items()}
-    try:
-        copy = probe(unit.layer, marks)
-        pairs = walk.pair_variables(walk.pair_layers(unit.layer, copy))
-    except Exception:  # noqa: BLE001 # third-party constructors raise anything; rebuilding the unit in earnest will report it
-        return conventional
-    mark_of = {id(ours): theirs.regularizer for ours, theirs in pairs}
-    governed = {}
-    for index, weight in enumerate(unit.weights):
-        mark = mark_of[id(weight.variable)]
-        number = getattr(mark, "l2", None)
-        if number is not None and int(number) in numbered:
-            governed[index] = numbered[int(number)]
-    return governed

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from graphwd import graph, regularizers
+from graphwd.errors import EquivalenceError
 from graphwd.plans import Decision, Plan, make_plan
 from graphwd.slots import Pointer, find_slots, set_regularizers, strip_carried
 
@@ -60,6 +61,18 @@ class Report:
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(p)}</li>" for p in self.problems[:_MOST_LINES])
         return f"<p>{html.escape(str(self).splitlines()[0])}</p><ul>{items}</ul>"
+
+
+def prove(found: Survey, plan: Plan, copy: Any, *, outputs: bool) -> None:
+    """Raises `EquivalenceError` unless a model is the surveyed one plus a plan's edits."""
+    report = verify_clone(found, plan, copy, outputs=outputs)
+    if not report.ok:
+        more = len(report.problems) - 1
+        raise EquivalenceError(
+            "The rewritten model is not the original plus the planned edits: "
+            f"{report.problems[0]}" + (f" (and {more} more)" if more else ""),
+            report,
+        )
 
 
 def verify_clone(
@@ -117,14 +130,14 @@ def verify_models(
     Returns:
         A `Report`.
     """
-    from graphwd import cloning, equality
+    from graphwd import equality
     from graphwd.survey import survey
 
-    found = survey(original, cloning.probe)
+    found = survey(original)
     if policy is not None:
         plan = make_plan(found.slots, policy, source=f"model {original.name!r}")
         return verify_clone(found, plan, rewritten, outputs=outputs, unsaved=unsaved)
-    other = survey(rewritten, cloning.probe)
+    other = survey(rewritten)
     comparison = compare(found.serialized, other.serialized, regularizers_too=False)
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)

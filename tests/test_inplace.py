@@ -9,7 +9,7 @@ from hypothesis import given, note, settings
 from keras import layers, regularizers
 
 import graphwd
-from graphwd import cloning, inplace, survey
+from graphwd import copying, inplace, survey
 from tests import oracle
 from tests.strategies import build, inputs_for, sample_models
 from tests.test_rewrite import POLICY, cases
@@ -61,7 +61,7 @@ def test_models_as_people_write_them(tmp_path, name):
 
 
 def test_no_clone_is_made(monkeypatch):
-    monkeypatch.setattr(cloning, "clone", None)
+    monkeypatch.setattr(copying, "copied", None)
     monkeypatch.setattr(keras.models, "clone_model", None)
     model = sample_models()["nested_backbone"]()
     assert graphwd.rewrite(model, "l2", in_place=True) is model
@@ -190,7 +190,7 @@ def test_a_large_model_takes_no_copy_of_its_weights():
     inputs_for(model)
     handle = model.get_layer("dense").kernel
     plan = graphwd.plan(model, "l2")
-    found = survey.survey(model, cloning.probe, in_place=True)
+    found = survey.survey(model, calls=False)
     inplace.edit(found, plan)
     assert model.get_layer("dense").kernel is handle
     assert isinstance(handle.regularizer, regularizers.L2)

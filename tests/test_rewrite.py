@@ -12,7 +12,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import graphwd
-from graphwd import cloning, survey
+from graphwd import copying, survey
 from tests import oracle
 from tests.effort import examples
 from tests.strategies import build, inputs_for, policies, recipes, sample_models
@@ -50,7 +50,7 @@ def quiet():
 
 
 def slots_of(model):
-    return survey.survey(model, cloning.probe).slots
+    return survey.survey(model).slots
 
 
 def tolerance(model) -> float:
@@ -362,15 +362,15 @@ def test_a_shared_layer_keeps_the_order_of_its_calls(kind):
 def test_wrong_rewrites_are_refused(monkeypatch):
     """The proof is made by default, and what fails it is not returned."""
     model = sample_models()["sequential_built"]()
-    clone = cloning.clone
+    copied = copying.copied
 
-    def damaged(found, plan):
-        copy = clone(found, plan)
+    def damaged(model):
+        copy, copies = copied(model)
         weight = copy.weights[0]
         weight.assign(weight + 1)
-        return copy
+        return copy, copies
 
-    monkeypatch.setattr(cloning, "clone", damaged)
+    monkeypatch.setattr(copying, "copied", damaged)
     with pytest.raises(graphwd.EquivalenceError, match="conv2d") as caught:
         graphwd.rewrite(model, "l2")
     assert not caught.value.report.ok

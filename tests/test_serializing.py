@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import keras
 import pytest
 from keras.src.saving import serialization_lib
 
 import graphwd
 from graphwd import slots, values
-from graphwd._keras import making
 from graphwd.serializing import serialize
 from tests.sample_models import sample_models
 
@@ -62,81 +59,3 @@ def test_a_class_of_a_notebook_is_told_without_a_module():
     model = keras.Sequential([keras.Input((4,)), layer])
     assert serialize(layer)["module"] is None
     assert_same(model)
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        keras.initializers.HeNormal(seed=3),
-        keras.constraints.MaxNorm(2.0, axis=1),
-        keras.regularizers.L1L2(1e-3, 1e-2),
-        keras.DTypePolicy("mixed_bfloat16"),
-        keras.dtype_policies.QuantizedDTypePolicy("int8"),
-    ],
-    ids=lambda part: type(part).__name__,
-)
-def test_parts_are_written_alike_while_keras_is_quickened(part):
-    usual = keras.saving.serialize_keras_object({"part": part, "again": [part]})
-    with making.quickened():
-        assert keras.saving.serialize_keras_object({"part": part, "again": [part]}) == usual
-
-
-class Scaled(keras.initializers.Initializer):
-    def __init__(self, factor=2.0):
-        self.factor = factor
-
-    def __call__(self, shape, dtype=None):
-        return keras.ops.ones(shape, dtype) * self.factor
-
-    def get_config(self):
-        return {"factor": self.factor}
-
-
-def plain_objects():
-    yield from (1, 2.5, "text", None, True)
-    yield from (keras.initializers.HeNormal(3), keras.initializers.Zeros(), Scaled(4.0))
-    yield from (keras.regularizers.L1L2(1e-5, 1e-4), keras.regularizers.OrthogonalRegularizer())
-    yield from (keras.constraints.MaxNorm(2, axis=[0, 1]), keras.constraints.NonNeg())
-    yield from (keras.DTypePolicy("mixed_float16"), keras.dtype_policies.get("int8_from_float32"))
-    yield from (keras.activations.relu, keras.activations.linear, keras.activations.softmax)
-    yield from (keras.layers.Dense(2, name="dense"), keras.losses.MeanSquaredError())
-    yield from ([keras.initializers.Ones(), (1, 2)], {"a": keras.regularizers.L2(0.1)})
-
-
-@pytest.mark.parametrize("sharing", [False, True])
-def test_what_is_asked_once_is_told_as_keras_tells_it(sharing):
-    objects = [*plain_objects(), *plain_objects()]
-    shared = keras.initializers.HeNormal(1)
-    objects += [shared, shared, keras.activations.relu]
-    if not sharing:  # Keras goes by the id of the generator's copy, which is gone by then
-        seeded = keras.initializers.VarianceScaling(seed=keras.random.SeedGenerator(1))
-        objects += [seeded, seeded]
-
-    def told():
-        scope = serialization_lib.ObjectSharingScope() if sharing else contextlib.nullcontext()
-        with scope:
-            each = [serialization_lib.serialize_keras_object(value) for value in objects]
-        ids = {}  # of objects that are shared; which they are differs from scope to scope
-        for value in each:
-            if isinstance(value, dict) and "shared_object_id" in value:
-                number = value["shared_object_id"]
-                value["shared_object_id"] = ids.setdefault(number, len(ids))
-        return each
-
-    expected = told()
-    with making.quickened():
-        assert serialization_lib.serialize_keras_object is not KERAS_SERIALIZES
-        again = told()
-    assert again == expected
-    assert [list(a) for a in again if isinstance(a, dict)] == [
-        list(e) for e in expected if isinstance(e, dict)
-    ]
-    assert serialization_lib.serialize_keras_object is KERAS_SERIALIZES
-
-
-def test_what_is_told_of_an_initializer_can_be_edited():
-    with making.quickened():
-        one, two = (keras.initializers.serialize(keras.initializers.HeNormal(1)) for _ in range(2))
-        one["config"]["seed"] = 2
-        one["module"] = "elsewhere"
-        assert two == keras.initializers.serialize(keras.initializers.HeNormal(1))

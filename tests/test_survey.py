@@ -7,7 +7,7 @@ import pytest
 from keras import layers, regularizers
 
 import graphwd
-from graphwd import cloning, slots, survey, walk
+from graphwd import slots, survey, walk
 from graphwd.slots import find_slots
 from tests import oracle
 from tests.strategies import sample_models
@@ -86,9 +86,9 @@ def model_of(class_name: str, **more) -> keras.Model:
     return keras.Model(inputs, outputs)
 
 
-def governed(model, probe) -> dict[str, str | None]:
+def governed(model) -> dict[str, str | None]:
     """Maps the path of every weight to the role of the slot that governs it."""
-    found = survey.survey(model, probe)
+    found = survey.survey(model)
     roles = {}
     for unit in found.units:
         for index, weight in enumerate(unit.weights):
@@ -131,15 +131,14 @@ def test_slots_are_what_the_layer_does_with_its_arguments(class_name):
             truth[variable.path] = name.removesuffix("_regularizer") if name else variable.name
             assert name or (class_name, variable.name) in OUT_OF_REACH
     assert len(truth) >= 1
-    assert governed(model, cloning.probe) == truth
-    assert governed(model, None) == truth
+    assert governed(model) == truth
     assert set(truth.values()) >= {name.removesuffix("_regularizer") for name in factors.values()}
 
 
 @pytest.mark.parametrize("class_name", LAYERS)
 def test_every_slot_of_the_config_governs_a_live_weight(class_name):
     model = model_of(class_name)
-    found = survey.survey(model, cloning.probe)
+    found = survey.survey(model)
     in_config = [slot for slot in find_slots(found.serialized) if slot.role != "activity"]
     assert {slot.path for slot in in_config} <= {slot.path for slot in found.slots}
     shapes = sorted(tuple(weight.variable.shape) for unit in found.units for weight in unit.weights)
@@ -155,9 +154,9 @@ def test_a_weight_that_is_switched_off_has_no_slot(class_name, switch):
     if switch not in names or (switch == "use_bias" and "equation" in names):
         return
     role = SWITCHED_OFF[switch]
-    assert role in governed(model_of(class_name), cloning.probe).values()
+    assert role in governed(model_of(class_name)).values()
     model = model_of(class_name, **{switch: False})
-    found = survey.survey(model, cloning.probe)
+    found = survey.survey(model)
     assert role not in {slot.role for slot in found.slots}
     assert role not in {slot.role for slot in find_slots(found.serialized)}  # as in a file
     rewritten = graphwd.rewrite(model, graphwd.Rule("l2"))
@@ -168,7 +167,7 @@ def test_a_weight_that_is_switched_off_has_no_slot(class_name, switch):
 def test_each_role_alone(class_name):
     """A rule for one role puts its penalty on the weights of that role and on no other."""
     model, _ = marked(class_name)
-    roles = governed(model, cloning.probe)
+    roles = governed(model)
     bare = graphwd.rewrite(model, graphwd.Rule(None))
     assert set(oracle.variable_regularizers(bare)) == {None}
     for role in sorted(set(roles.values())):
@@ -176,12 +175,6 @@ def test_each_role_alone(class_name):
         weights = [v for layer in oracle.all_layers(rewritten) for v in oracle.owned(layer)]
         found = {v.path: v.regularizer is not None for v in weights}
         assert found == {path: it == role for path, it in roles.items()}
-
-
-@pytest.mark.parametrize("name", sample_models())
-def test_convention_is_the_probe_on_whole_models(name):
-    model = sample_models()[name]()
-    assert governed(model, None) == governed(model, cloning.probe)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +195,7 @@ def test_wrappers(wrapped):
     needs_more &= type(getattr(layer, "forward_layer", None)).__name__ != "LSTM"
     inputs = keras.Input((3, *SEQUENCE) if needs_more else SEQUENCE)
     model = keras.Model(inputs, layer(inputs))
-    slots = survey.survey(model, cloning.probe).slots
+    slots = survey.survey(model).slots
     weights = walk.weights(model)
     assert all(slot.pointers for slot in slots)
     assert sum(len(slot.shapes) for slot in slots) == len(weights)

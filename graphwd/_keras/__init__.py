@@ -17,27 +17,55 @@ What Keras's own methods are replaced with while layers are made is in `making`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 
 from graphwd.errors import GraphwdError
 
 try:
+    from keras.src.backend.common import global_state
     from keras.src.models.functional import (
         Functional,
         functional_like_constructor,
         serialize_node,
     )
     from keras.src.ops.function import make_node_key, map_graph
-    from keras.src.ops.node import KerasHistory, Node
+    from keras.src.ops.node import KerasHistory
+    from keras.src.ops.node import Node as Node
     from keras.src.saving.serialization_lib import serialize_with_public_class
+    from keras.src.utils.tracking import TrackedDict, TrackedList, TrackedSet
 except ImportError as error:
     raise GraphwdError(
         f"Keras {keras.__version__} is laid out in a way that graphwd does not know ({error}); "
         "graphwd is tested with Keras 3.13 and 3.15."
     ) from error
+
+CALLS = ("_inbound_nodes", "_outbound_nodes")
+"""Where an operation keeps its calls."""
+
+GRAPH = (
+    *("_inputs_struct", "_outputs_struct", "_inputs", "_outputs"),
+    *("_nodes", "_nodes_by_depth", "_operations", "_operations_by_depth"),
+)
+"""Where a Functional model keeps its graph."""
+
+HISTORY = "_keras_history"
+"""Where a symbolic tensor keeps which call made it."""
+
+VALUE = "_value"
+"""Where a variable keeps the backend's."""
+
+_COMPILED = (
+    *("train_function", "test_function", "predict_function"),
+    *("_eval_epoch_iterator", "_jax_state"),
+)
+
+TRACKED = (TrackedList, TrackedDict, TrackedSet)
 
 LAYERS = "keras.src.layers."
 """Where Keras's own layers are; elsewhere a layer is taken for a third party's and probed."""
@@ -161,143 +189,121 @@ def dtype_of(variable: Any) -> str:
     return dtype if type(dtype) is str else str(variable.dtype)
 
 
-def set_own_trainable(layer: Any, value: bool) -> None:
-    """Sets a layer's trainable flag alone; Keras's setter sets those of all sublayers, too."""
-    layer._trainable = value
-
-
-def keep_path(source: Any, variable: Any) -> None:
-    """Gives a variable the path of another: a layer that is rebuilt alone loses those around it.
-
-    Paths are what users match variables by: to exclude them from decay, to lay them out on devices.
-    """
-    if variable.path != source.path and hasattr(variable, "_path"):
-        variable._path = source.path
-
-
-def keep_layout(source: Any, variable: Any) -> None:
-    """Lays a variable out over the devices as another is, whatever the name says by which."""
-    if hasattr(variable, "_layout"):
-        variable._layout = source._layout
-
-
 def maker(tensor: Any) -> Any:
     """The layer whose call made a symbolic tensor."""
     return tensor._keras_history.operation
 
 
-def order_of_visit(model: Any) -> dict[int, int]:
-    """Maps the id of each node of a Functional model to its place in `clone_model`'s walk."""
-    by_depth = model._nodes_by_depth
-    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-    return {id(node): place for place, node in enumerate(nodes)}
+def inputs_of(graph: Any) -> Any:
+    """The symbolic inputs of a graph in the structure that it is called with."""
+    return graph._inputs_struct
 
 
-def node_of_call(
-    layer: Any, arguments: Sequence[Any], origin: dict[int, Any], visit: dict[int, int]
-) -> Any:
-    """The node of a source layer whose call had these arguments.
-
-    Args:
-        layer: The source layer.
-        arguments: The flat arguments of the call in the new graph.
-        origin: Maps the id of a tensor of the new graph to its source tensor.
-        visit: The places of the source model's nodes in the walk. Of several calls with the
-            same arguments the first is meant, which is then taken out.
-
-    Returns:
-        The source node, or `None` when no node fits.
-    """
-    wanted = [origin.get(id(argument), argument) for argument in arguments]
-    fitting = []
-    for node in layer._inbound_nodes:
-        flat = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
-        if len(flat) == len(wanted) and all(a is b for a, b in zip(flat, wanted, strict=True)):
-            fitting.append(node)
-    if len(fitting) > 1:
-        fitting = sorted((n for n in fitting if id(n) in visit), key=lambda n: visit[id(n)])
-        for node in fitting[:1]:
-            del visit[id(node)]
-    return fitting[0] if fitting else None
+def plain_graph(graph: Any) -> Any:
+    """A Functional model over the same layers and tensors, of Keras's class, not compiled."""
+    return Functional(graph._inputs_struct, graph._outputs_struct, name=graph.name)
 
 
-def replay(layer: Any, node: Any, args: Any, kwargs: Any) -> list[Any]:
-    """Writes a source node's call into the new graph, with outputs of the same specification.
-
-    Args:
-        layer: The clone that is called.
-        node: The source node.
-        args: The positional arguments of the call in the new graph.
-        kwargs: Its keyword arguments.
-
-    Returns:
-        The flat list of output tensors.
-    """
-    outputs = []
-    for tensor in node.outputs:
-        output = _like(tensor)
-        mask = getattr(tensor, "_keras_mask", None)
-        if mask is not None:
-            output._keras_mask = _like(mask)
-        outputs.append(output)
-    Node(operation=layer, call_args=args, call_kwargs=kwargs, outputs=outputs)
-    return outputs
-
-
-def _like(tensor: Any) -> Any:
-    options = {"shape": tensor.shape, "dtype": tensor.dtype, "sparse": tensor.sparse}
-    if getattr(tensor, "ragged", False):
-        options["ragged"] = True
-    return keras.KerasTensor(**options)
+def lasting(original: Any) -> dict[str, Any]:
+    """The attributes of an object without calls and compiled steps, which are made again."""
+    attributes = dict(vars(original))
+    if not isinstance(original, keras.Operation):
+        return attributes
+    for name in CALLS:
+        if name in attributes:
+            attributes[name] = []
+    compiled = [name for name in _COMPILED if attributes.get(name) is not None]
+    attributes.update(dict.fromkeys(compiled))
+    compiled += CALLS
+    references = attributes.get("_self_unconditional_checkpoint_dependencies")
+    if references:  # TensorFlow's own list of the attributes of a model
+        attributes["_self_unconditional_checkpoint_dependencies"] = [
+            reference for reference in references if reference.name not in compiled
+        ]
+        names = attributes["_self_unconditional_dependency_names"]
+        attributes["_self_unconditional_dependency_names"] = {
+            name: value for name, value in names.items() if name not in compiled
+        }
+    return attributes
 
 
-def restore_call_order(model: Any, order: dict[int, int]) -> None:
-    """Puts the calls of shared layers into the order in which the source made them.
+def paired_calls(graph: Any, clone: Any) -> list[tuple[Any, Any]]:
+    """Pairs the calls of a graph with those of its clone, from the outputs back to the inputs."""
+    pairs = {}
+    stack = list(zip(graph._outputs, clone._outputs, strict=True))
+    while stack:
+        ours, theirs = (
+            tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
+            for tensor in stack.pop()
+        )
+        if id(ours) not in pairs:
+            pairs[id(ours)] = ours, theirs
+            stack.extend(zip(ours.input_tensors, theirs.input_tensors, strict=True))
+    return list(pairs.values())
 
-    `clone_model` walks the graph by depth, so a layer that is called twice may get its calls in
+
+def order_calls(calls: Sequence[tuple[Any, Any]], graphs: Sequence[Any]) -> None:
+    """Puts the calls of shared layers into the order in which the originals were called.
+
+    `clone_model` walks a graph by depth, so a layer that is called twice may get its calls in
     the other order; a saved model refers to calls by number.
 
     Args:
-        model: A cloned Functional model.
-        order: Maps the id of a new node to the position of its source node.
+        calls: Pairs of calls, of the original graphs and their clones.
+        graphs: The cloned graphs.
     """
-    moved = False
-    for operation in model.operations:
+    place = {}
+    for ours, theirs in calls:
+        if len(theirs.operation._inbound_nodes) > 1:
+            if id(ours.operation) not in place:
+                nodes = enumerate(ours.operation._inbound_nodes)
+                place[id(ours.operation)] = {id(node): index for index, node in nodes}
+            place[id(theirs)] = place[id(ours.operation)][id(ours)]
+    moved = set()
+    for operation in {id(theirs.operation): theirs.operation for _, theirs in calls}.values():
         nodes = operation._inbound_nodes
-        positions = [order[id(node)] for node in nodes if id(node) in order]
-        if len(positions) < max(2, len(nodes)) or positions == sorted(positions):
+        places = [place.get(id(node)) for node in nodes]
+        if len(nodes) < 2 or None in places or places == sorted(places):
             continue
-        nodes = sorted(nodes, key=lambda node: order[id(node)])
-        operation._inbound_nodes = nodes  # a model's is a list that TensorFlow tracks, without sort
+        nodes[:] = sorted(nodes, key=lambda node: place[id(node)])
         for index, node in enumerate(nodes):
             for tensor_index, tensor in enumerate(node.outputs):
                 tensor._keras_history = KerasHistory(operation, index, tensor_index)
-        moved = True
-    if moved:
-        nodes, by_depth, operations, operations_by_depth = map_graph(model.inputs, model.outputs)
-        model._nodes = nodes
-        model._nodes_by_depth = by_depth
-        model._operations = operations
-        model._operations_by_depth = operations_by_depth
-
-
-def nodes_of(layer: Any) -> list[Any]:
-    """The calls of a layer, in the order in which they were made."""
-    return list(layer._inbound_nodes)
+        moved.add(id(operation))
+    for graph in graphs:
+        if moved and any(id(operation) in moved for operation in graph._operations):
+            mapped = map_graph(graph._inputs, graph._outputs)
+            vars(graph).update(
+                zip(
+                    ("_nodes", "_nodes_by_depth", "_operations", "_operations_by_depth"),
+                    mapped,
+                    strict=True,
+                )
+            )
 
 
 def wiring(model: Any) -> list[tuple[str, list[Any]]]:
     """The calls of a Functional model in their order: class name, and flat arguments.
 
     A tensor of the graph is told by its place: the number of the operation that made it, of the
-    call, and of the output.
+    call, and of the output. Calls of the same layers outside of the model don't count.
     """
+    calls = {
+        id(operation): [
+            node
+            for index, node in enumerate(operation._inbound_nodes)
+            if make_node_key(operation, index) in model._nodes
+        ]
+        for operation in model.operations
+    }
     number = {id(operation): index for index, operation in enumerate(model.operations)}
 
     def told(argument: Any) -> Any:
         if isinstance(argument, keras.KerasTensor):
             operation, node, index = argument._keras_history
-            return (number.get(id(operation)), node, index)
+            call = operation._inbound_nodes[node]
+            own = calls.get(id(operation), [])
+            return (number.get(id(operation)), own.index(call) if call in own else None, index)
         return argument
 
     return [
@@ -306,40 +312,53 @@ def wiring(model: Any) -> list[tuple[str, list[Any]]]:
             [told(a) for a in keras.tree.flatten((node.arguments.args, node.arguments.kwargs))],
         )
         for operation in model.operations
-        for node in operation._inbound_nodes
+        for node in calls[id(operation)]
     ]
 
 
-def uncompiled(model: Any) -> Any:
-    """A plain Functional model over the same layers and tensors, without compile state."""
-    return Functional(model.input, model.output, name=model.name)
+def key_of(variable: Any) -> Any:
+    """What an optimizer knows a variable by, which on TensorFlow is not its id."""
+    return getattr(variable._value, "_unique_id", id(variable))
 
 
-def compile_arguments(model: Any) -> dict[str, Any] | None:
-    """The arguments of `compile` as the user gave them; `None` when they are not recorded."""
-    recorded = getattr(model, "_compile_config", None)
-    config = getattr(recorded, "config", None)
-    return dict(config) if isinstance(config, dict) else None
+def modes(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
+    """How two layers compute, which is in no config; what Keras is yet to decide is left out."""
+    found = {}
+    for name in ("run_eagerly", "jit_compile", "remat_mode"):
+        pair = (vars(one).get(f"_{name}"), vars(other).get(f"_{name}"))
+        if name != "jit_compile" or None not in pair:
+            found[name] = pair
+    return found
 
 
-def optimized_variables(optimizer: Any) -> list[Any]:
-    """The variables that an optimizer was built for, in its order."""
-    return list(getattr(optimizer, "_trainable_variables", ()))
+def decays(optimizer: Any, variable: Any) -> bool:
+    """Whether an optimizer with a weight decay applies it to a variable; leaves no trace in it."""
+    remembered = getattr(optimizer, "_exclude_from_weight_decay_cache", None)
+    optimizer._exclude_from_weight_decay_cache = {}
+    try:
+        return bool(optimizer._use_weight_decay(variable))
+    finally:
+        if remembered is None:
+            del optimizer._exclude_from_weight_decay_cache
+        else:
+            optimizer._exclude_from_weight_decay_cache = remembered
 
 
-def learning_rate_of(optimizer: Any) -> Any:
-    """The learning rate as it was given: a variable, a schedule or a callable."""
-    return getattr(optimizer, "_learning_rate", None)
-
-
-def call_lambda_constructor(layer: Any, config: dict[str, Any]) -> Any:
-    """Rebuilds a `Lambda` layer around the function that it already holds."""
-    config = {k: v for k, v in config.items() if k not in ("function", "output_shape", "mask")}
-    config["arguments"] = dict(layer.arguments)
-    return type(layer)(layer.function, output_shape=layer._output_shape, mask=layer.mask, **config)
-
-
-def track_again(layer: Any) -> None:
-    """Tells PyTorch's module of a layer about its parameters, which have been exchanged."""
-    if hasattr(layer, "_torch_params"):
-        layer._track_variables()
+@contextmanager
+def unchanged_globals() -> Iterator[None]:
+    """A scope that leaves names' counters, seeds and Keras's dtype policy as they were."""
+    names = global_state.get_global_attribute("object_name_uids")
+    counted = None if names is None else dict(names)
+    policy = keras.config.dtype_policy()
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        names = global_state.get_global_attribute("object_name_uids")
+        if names is not None:
+            names.clear()
+            names.update(counted or {})
+        if keras.config.dtype_policy() is not policy:
+            keras.config.set_dtype_policy(policy)
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,0 +1,485 @@
+"""Copies objects as they are: a model with its layers, variables and all that hangs on it.
+
+A config says what its author thought of; an object has everything. So a copy is a new object of
+the same class, without its constructor, whose attributes are copies of the original's:
+
+- variables are new ones with the same value, containers new containers, bound methods and
+  functions that hold something of the model are bound to its copy;
+- values that can't change are shared: numbers, texts, classes, functions, tensors, lookup tables;
+- the graph of a Functional model is walked by `keras.models.clone_model`, which calls the copies;
+- other objects are copied as Python's `copy` would: by `__deepcopy__` or `__reduce_ex__`;
+- what can't be copied (an open file, a generator) is shared, unless something of the model hangs
+  on it: then the copy is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import functools
+import inspect
+import operator
+import threading
+import types
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from graphwd import _keras, backends, reachable, walk
+from graphwd.errors import ModelError
+
+Rule: TypeAlias = Callable[[Any], Any]
+
+# What can't change, and so is shared; most of a layer's attributes are of the first few classes.
+_ATOMS = frozenset((type(None), bool, int, float, str, bytes, complex, inspect.Signature))
+_SHARED = (
+    *(type, type(...), type(NotImplemented), types.ModuleType, types.CodeType, types.GenericAlias),
+    *(property, staticmethod, classmethod, operator.attrgetter, operator.itemgetter),
+    *(np.dtype, np.generic, np.ufunc, inspect.Parameter, types.MappingProxyType),
+)
+_CONTAINERS = (list, dict, set, tuple, frozenset)
+_SAVEABLE: Any = (keras.Operation, keras.optimizers.Optimizer, keras.Metric, keras.Loss)
+
+
+class Uncopied(Exception):
+    """An object can't be copied and holds something of the model; `names` lead to it."""
+
+    def __init__(self, value: Any, reason: str) -> None:
+        super().__init__(reason.partition("\n")[0])
+        self.value = value
+        self.names: list[str] = []
+        self.owner: Any = None
+
+
+def copied(model: Any) -> tuple[Any, dict[int, Any]]:
+    """Copies a model.
+
+    Args:
+        model: A `keras.Model`, which stays as it is.
+
+    Returns:
+        The copy, and a dict that maps the id of every object that was copied to its copy.
+
+    Raises:
+        ModelError: when something of the model hangs on an object that can't be copied; the
+            message names the layer and the attribute.
+    """
+    copier = Copier()
+    try:
+        with backends.build_scope(model):
+            # Tensors that a layer keeps in an attribute are those of the graph, which comes first.
+            for layer in [inner for _, _, inner in walk.layers_within(model)]:
+                if isinstance(layer, keras.Function):
+                    copier.copy(layer)
+            copy = copier.copy(model)
+            copier.finish()
+    except Uncopied as error:
+        raise ModelError(_refusal(model, error)) from error
+    return copy, copier.copies
+
+
+class Copier:
+    """One copy in progress.
+
+    Attributes:
+        copies: Maps the id of an original to its copy. An object is copied once, wherever it hangs.
+    """
+
+    def __init__(self) -> None:
+        self.copies: dict[int, Any] = {}
+        self._originals: list[Any] = []  # alive, so that their ids stay their own
+        self._identifying: list[Any] = []
+        self._rules: dict[type, Rule] = {}
+        self._graphs: list[Any] = []
+
+    def copy(self, value: Any) -> Any:
+        """The copy of an object, or the object itself where it can't change."""
+        cls = type(value)
+        if cls in _ATOMS:
+            return value
+        known = self.copies.get(id(value))
+        if known is not None:
+            return known
+        rule = self._rules.get(cls)
+        if rule is None:
+            rule = self._rules[cls] = self._rule(cls)
+        return rule(value)
+
+    def _rule(self, cls: type) -> Rule:
+        """How objects of a class are copied."""
+        shared = lambda value: value
+        if cls in (types.FunctionType, types.MethodType):
+            return self._function if cls is types.FunctionType else self._method
+        if issubclass(cls, keras.KerasTensor):
+            return self._symbolic
+        if issubclass(cls, _keras.Node):  # a call outside of the model's graphs
+            return lambda value: None
+        if issubclass(cls, keras.Variable):
+            return self._variable
+        if issubclass(cls, keras.Function):
+            return self._graph
+        if issubclass(cls, keras.layers.InputLayer):
+            return self._input
+        if issubclass(cls, _SAVEABLE):  # their __reduce__ writes a file
+            return self._object
+        rule = backends.copy_rule(cls, self.copy)
+        if rule is not None:
+            return lambda value: self._noted(value, rule(value))
+        if issubclass(cls, _SHARED):
+            return shared
+        if cls is type(functools.lru_cache(len)):
+            return self._cached
+        if cls is types.BuiltinMethodType:
+            return self._builtin
+        if issubclass(cls, weakref.ReferenceType):
+            return self._reference
+        for lock in (threading.Lock, threading.RLock):
+            if cls is type(lock()):
+                return lambda value, lock=lock: self._noted(value, lock())  # type: ignore[misc] # typed as a default
+        if issubclass(cls, threading.local):
+            return self._local
+        if issubclass(cls, np.ndarray):
+            return self._array
+        if cls in _CONTAINERS:
+            return self._container
+        if hasattr(cls, "__wrapped__") and "ObjectProxy" in {base.__name__ for base in cls.__mro__}:
+            return lambda value: self._noted(value, cls(self.copy(value.__wrapped__)))
+        if "__deepcopy__" in dir(cls) and not issubclass(cls, _CONTAINERS):
+            return self._by_deepcopy
+        if _is_plain(cls):
+            return self._container if issubclass(cls, _CONTAINERS) else self._object
+        return self._reduced
+
+    def _noted(self, original: Any, copy: Any) -> Any:
+        self.copies[id(original)] = copy
+        self._originals.append(original)
+        return copy
+
+    # Objects of Keras and of plain classes
+
+    def _object(self, original: Any) -> Any:
+        """A new object of the same class with copies of the attributes."""
+        copy = self._noted(original, object.__new__(type(original)))
+        self._attributes(original, copy)
+        return copy
+
+    def _attributes(self, original: Any, copy: Any, left_out: frozenset[str] = frozenset()) -> None:
+        attributes = _keras.lasting(original) if hasattr(original, "__dict__") else {}
+        for name, value in attributes.items():
+            if type(value) not in _ATOMS and name not in left_out:
+                attributes[name] = self._attribute(original, name, value)
+        if attributes:
+            vars(copy).update(attributes)
+        for name in _slots_of(type(original)):
+            if hasattr(original, name):
+                value = self._attribute(original, name, getattr(original, name))
+                object.__setattr__(copy, name, value)
+
+    def _attribute(self, original: Any, name: str, value: Any) -> Any:
+        try:
+            return self.copy(value)
+        except Uncopied as error:
+            if error.owner is None:
+                error.names.insert(0, name)
+                error.owner = original if isinstance(original, keras.Layer) else None
+            raise
+
+    def _variable(self, original: Any) -> Any:
+        copy = self._noted(original, object.__new__(type(original)))
+        attributes = {
+            name: value if type(value) in _ATOMS else self.copy(value)
+            for name, value in vars(original).items()
+            if name != _keras.VALUE
+        }
+        vars(copy).update(attributes)
+        value = original._value
+        if id(value) in self.copies:
+            copy._value = self.copies[id(value)]
+        else:
+            backends.give_value(original, copy)
+            self._noted(value, copy._value)
+        return copy
+
+    # Containers, functions, and what Python has besides
+
+    def _container(self, original: Any) -> Any:
+        cls = type(original)
+        base = next(each for each in (OrderedDict, *_CONTAINERS) if issubclass(cls, each))
+        if base in (tuple, frozenset):
+            items = [self.copy(item) for item in original]
+            if all(map(operator.is_, items, original)):
+                return original
+            return self._noted(original, base.__new__(cls, items))
+        copy = self._noted(original, base.__new__(cls))
+        if base is list:
+            list.extend(copy, [v if type(v) in _ATOMS else self.copy(v) for v in original])
+        elif base is set:
+            set.update(copy, [self.copy(item) for item in original])
+            self._identifying.append(copy)
+        else:
+            for key, value in base.items(original):
+                base.__setitem__(copy, self.copy(key), self.copy(value))
+            if any(type(key) is int for key in original):
+                self._identifying.append(copy)
+        if cls is not base:
+            self._attributes(original, copy)
+        return copy
+
+    def _function(self, original: Any) -> Any:
+        """The function; where it holds something of the model, one that holds the copy of that."""
+        held = (original.__closure__, original.__defaults__, original.__kwdefaults__)
+        if not (any(held) or vars(original)) or not reachable.holds(original):
+            return original
+        closure = original.__closure__ or ()
+        cells = [self.copies.get(id(cell)) or types.CellType() for cell in closure]
+        copy = types.FunctionType(
+            original.__code__, original.__globals__, original.__name__, None, tuple(cells) or None
+        )
+        self._noted(original, copy)
+        for ours, theirs in zip(closure, cells, strict=True):
+            if id(ours) not in self.copies:
+                self._noted(ours, theirs)
+                with contextlib.suppress(ValueError):  # an empty cell
+                    theirs.cell_contents = self.copy(ours.cell_contents)
+        copy.__defaults__ = self.copy(original.__defaults__)
+        copy.__kwdefaults__ = self.copy(original.__kwdefaults__)
+        copy.__qualname__, copy.__module__ = original.__qualname__, original.__module__
+        copy.__doc__, copy.__annotations__ = original.__doc__, original.__annotations__
+        vars(copy).update({name: self.copy(value) for name, value in vars(original).items()})
+        return copy
+
+    def _method(self, original: Any) -> Any:
+        function, owner = self.copy(original.__func__), self.copy(original.__self__)
+        if function is original.__func__ and owner is original.__self__:
+            return original
+        return self._noted(original, types.MethodType(function, owner))
+
+    def _local(self, original: Any) -> Any:
+        copy = self._noted(original, type(original)())
+        vars(copy).update({name: self.copy(value) for name, value in vars(original).items()})
+        return copy
+
+    def _cached(self, original: Any) -> Any:
+        function = self.copy(original.__wrapped__)
+        if function is original.__wrapped__:
+            return original
+        return self._noted(original, functools.lru_cache(**original.cache_parameters())(function))
+
+    def _builtin(self, original: Any) -> Any:
+        owner = original.__self__
+        if owner is None or isinstance(owner, (types.ModuleType, type)):
+            return original
+        return self._noted(original, getattr(self.copy(owner), original.__name__))
+
+    def _reference(self, original: Any) -> Any:
+        target = original()
+        if target is None or isinstance(target, type):
+            return original
+        return self._noted(original, type(original)(self.copy(target)))
+
+    def _array(self, original: Any) -> Any:
+        if original.dtype.hasobject:
+            copy = self._noted(original, np.empty_like(original))
+            copy.flat = [self.copy(item) for item in original.flat]
+            return copy
+        if not original.flags.writeable and original.base is None:
+            return original
+        return self._noted(original, original.copy(order="K"))
+
+    def _by_deepcopy(self, original: Any) -> Any:
+        """What has a `__deepcopy__` of its own is asked for it, with the model's parts copied."""
+        memo: dict[int, Any] = {}
+        for part in reachable.held(original):
+            memo[id(part)] = self.copy(part)
+        return self._noted(original, original.__deepcopy__(memo))
+
+    def _reduced(self, original: Any) -> Any:
+        """A copy by the protocol of Python's `copy` and `pickle`."""
+        try:
+            reduced = original.__reduce_ex__(4)
+        except Exception as error:  # noqa: BLE001 # a __reduce_ex__ may raise anything
+            return self._uncopied(original, error)
+        if isinstance(reduced, str):  # the name of something that is there once
+            return self._uncopied(original, TypeError("it is there once"))
+        function, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+        try:
+            if function is copyreg.__newobj__ or function is copyreg.__newobj_ex__:
+                copy = function(*self.copy(arguments))
+            else:
+                copy = self.copy(function)(*self.copy(arguments))
+        except Uncopied:
+            raise
+        except Exception as error:  # noqa: BLE001 # a constructor may raise anything
+            return self._uncopied(original, error)
+        self._noted(original, copy)
+        for item in items or ():
+            copy.append(self.copy(item))
+        for key, value in pairs or ():
+            copy[self.copy(key)] = self.copy(value)
+        if state is not None:
+            _set_state(copy, self.copy(state))
+        return copy
+
+    def _uncopied(self, original: Any, error: Exception) -> Any:
+        if reachable.holds(original):
+            raise Uncopied(original, str(error)) from error
+        return original
+
+    # Graphs
+
+    def _symbolic(self, original: Any) -> Any:
+        """A symbolic tensor that no graph of the model has made: one of the same specification."""
+        copy = self._noted(original, object.__new__(type(original)))
+        attributes = {name: v for name, v in vars(original).items() if name != _keras.HISTORY}
+        vars(copy).update({name: self.copy(value) for name, value in attributes.items()})
+        return copy
+
+    def _graph(self, original: Any) -> Any:
+        """A Functional model, or a function of symbolic tensors: its graph, then its attributes."""
+        copy = self._noted(original, object.__new__(type(original)))
+        clone = keras.models.clone_model(
+            _keras.plain_graph(original),
+            input_tensors=keras.tree.map_structure(
+                lambda tensor: self.copy(_keras.maker(tensor)).output, _keras.inputs_of(original)
+            ),
+            clone_function=self.copy,
+            call_function=_called,
+        )
+        for ours, theirs in _keras.paired_calls(original, clone):
+            self._noted(ours, theirs)
+            for tensor, its in zip(ours.outputs, theirs.outputs, strict=True):
+                self._noted(tensor, its)
+        graph = {name: vars(clone)[name] for name in _keras.GRAPH if name in vars(clone)}
+        self._attributes(original, copy, frozenset(graph))
+        vars(copy).update(graph)
+        self._graphs.append(copy)
+        return copy
+
+    def _input(self, original: Any) -> Any:
+        """An input layer has a tensor of its own, which its config tells all about."""
+        copy = self._noted(original, type(original).from_config(original.get_config()))
+        self._noted(original.output, copy.output)
+        calls = {name: vars(copy)[name] for name in _keras.CALLS}
+        self._attributes(original, copy)
+        vars(copy).update(calls)
+        return copy
+
+    def finish(self) -> None:
+        """Puts calls into their order, and the ids of copies in the place of ids."""
+        calls = [call for call in self._originals if isinstance(call, _keras.Node)]
+        _keras.order_calls([(call, self.copies[id(call)]) for call in calls], self._graphs)
+        ids = {id(original): id(self.copies[id(original)]) for original in self._originals}
+        keys: dict[Any, Any] = {}
+        for original in self._originals:
+            if isinstance(original, keras.Variable):
+                copy = self.copies[id(original)]
+                keys[_keras.key_of(original)] = _keras.key_of(copy)
+        for container in self._identifying:
+            _exchange(container, ids)
+        for original in self._originals:
+            if isinstance(original, keras.optimizers.Optimizer):
+                for value in vars(self.copies[id(original)]).values():
+                    if isinstance(value, (dict, set)):
+                        _exchange(value, keys)
+
+
+def _exchange(container: Any, known: dict[Any, Any]) -> None:
+    """Exchanges the keys of a dict, or the items of a set, by which an object is known."""
+    held = getattr(container, "__wrapped__", container)  # TensorFlow wraps an optimizer's dicts
+    keys = [known.get(key, key) if type(key) in (int, str) else key for key in held]
+    if all(map(operator.is_, keys, held)):
+        return
+    base = _base_of(held)
+    content = keys if base is set else list(zip(keys, held.values(), strict=True))
+    base.clear(held)
+    base.update(held, content)
+    if held is not container:
+        container._update_snapshot()
+
+
+def _called(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls a copy for its place in the graph, and leaves it as it was, whatever its call does."""
+    if not isinstance(layer, keras.Layer):  # an operation of keras.ops has no state
+        return layer(*args, **kwargs)
+    inner = [each for _, _, each in walk.layers_within(layer)]
+    attributes = [(vars(each), dict(vars(each))) for each in inner]
+    contents = [
+        (value, _base_of(value)(value))
+        for each, (_, before) in zip(inner, attributes, strict=True)
+        if not walk.is_stock(each)
+        for name, value in before.items()
+        if issubclass(type(value), (list, dict, set)) and name not in _keras.CALLS
+    ]
+    outputs = layer(*args, **kwargs)
+    for now, before in attributes:
+        for name in now.keys() - before.keys():
+            del now[name]
+        now.update({name: value for name, value in before.items() if name not in _keras.CALLS})
+    for value, before in contents:
+        base = _base_of(value)
+        base.clear(value)  # those who track the container need not be told
+        (base.extend if base is list else base.update)(value, before)
+    return outputs
+
+
+def _base_of(container: Any) -> Any:
+    """The class of Python's own that a container is one of."""
+    return next(each for each in (list, dict, set) if isinstance(container, each))
+
+
+def _slots_of(cls: type) -> tuple[str, ...]:
+    """The attributes that a class keeps outside of `__dict__`."""
+    names = []
+    for base in cls.__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name.startswith("__") and not name.endswith("__"):
+                name = f"_{base.__name__.lstrip('_')}{name}"
+            names.append(name)
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+
+
+def _is_plain(cls: type) -> bool:
+    """Whether an object of a class is its attributes, and its items, and nothing else."""
+    own = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+    base = next((each for each in (OrderedDict, *_CONTAINERS) if issubclass(cls, each)), object)
+    return (
+        all(getattr(cls, name, None) is getattr(base, name, None) for name in own)
+        and not hasattr(cls, "__del__")
+        and all(
+            base.__flags__ & _DEFINED or base in (object, OrderedDict, *_CONTAINERS)
+            for base in cls.__mro__
+        )
+        and type(cls).__module__ != "pybind11_builtins"
+    )
+
+
+_DEFINED = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was defined in Python, not in C
+
+
+def _set_state(copy: Any, state: Any) -> None:
+    """Gives an object the state that `__reduce_ex__` told, as Python's `copy` does."""
+    if hasattr(copy, "__setstate__"):
+        copy.__setstate__(state)
+        return
+    slots = None
+    if isinstance(state, tuple) and len(state) == 2:
+        state, slots = state
+    if state:
+        vars(copy).update(state)
+    for name, value in (slots or {}).items():
+        setattr(copy, name, value)
+
+
+def _refusal(model: Any, error: Uncopied) -> str:
+    owner = error.owner or model
+    where = ".".join(error.names) or "attributes"
+    return (
+        f"Layer {owner.name!r} ({type(owner).__name__}) keeps in {where} something of the model "
+        f"inside a {type(error.value).__name__}, which can't be copied ({error}); take it away "
+        "before the rewrite, or use in_place=True."
+    )
