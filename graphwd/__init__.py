@@ -29,7 +29,14 @@ if TYPE_CHECKING:
         UnreachableWeightError,
     )
     from graphwd.logger import PenaltyLogger
-    from graphwd.plans import Edit, Plan, UnmatchedRuleWarning
+    from graphwd.multiples import times
+    from graphwd.plans import (
+        DecoupledStrengthWarning,
+        Edit,
+        Plan,
+        UndecidedSlotWarning,
+        UnmatchedRuleWarning,
+    )
     from graphwd.policy import Policy, Rule
     from graphwd.verification import Report
 
@@ -44,7 +51,14 @@ _HOMES = {
         "UnreachableWeightError",
     ],
     "logger": ["PenaltyLogger"],
-    "plans": ["Edit", "Plan", "UnmatchedRuleWarning"],
+    "multiples": ["times"],
+    "plans": [
+        "DecoupledStrengthWarning",
+        "Edit",
+        "Plan",
+        "UndecidedSlotWarning",
+        "UnmatchedRuleWarning",
+    ],
     "policy": ["Policy", "Rule"],
     "verification": ["Report"],
 }
@@ -52,6 +66,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ArchiveError",
+    "DecoupledStrengthWarning",
     "Edit",
     "EquivalenceError",
     "GraphwdError",
@@ -62,6 +77,7 @@ __all__ = [
     "PolicyError",
     "Report",
     "Rule",
+    "UndecidedSlotWarning",
     "UnmatchedRuleWarning",
     "UnreachableWeightError",
     "decouple",
@@ -69,6 +85,7 @@ __all__ = [
     "plan",
     "rewrite",
     "rewrite_file",
+    "times",
     "verify",
     "weight_decay",
 ]
@@ -96,4 +113,11 @@ def _make_carrier_known() -> None:
         importlib.import_module("graphwd.carrier")
 
 
+def _make_presets_known() -> None:
+    """Does so for the models of keras-hub, which has to find their own classes by their names."""
+    with contextlib.suppress(GraphwdError):
+        importlib.import_module("graphwd.loaders").register_presets()
+
+
 when_imported("keras", _make_carrier_known)
+when_imported("keras_hub", _make_presets_known)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from graphwd import collector, regularizers
 from graphwd.errors import UnreachableWeightError
-from graphwd.plans import Decision, Plan, make_plan
+from graphwd.plans import Decision, Plan, make_plan, warn_of_mechanism
 from graphwd.policy import Policy
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ def rewrite(
 
     Args:
         model: A `keras.Model` of any class: Functional, Sequential or subclassed.
-        policy: A `Policy`, a `Rule`, a list of rules, or a bare regularizer, which means that
-            penalty on every role but bias, gamma, beta, alpha and activity.
+        policy: A `Policy`, a `Rule`, a list of rules, a recipe's name, the path of a policy file, a
+            dictionary or a list of them, or a bare regularizer, which means that penalty on all
+            weights of two and more dimensions that are no bias.
         verify: Whether to prove the result equal to the original but for the policy's edits;
             `"outputs"` also compares outputs on generated inputs.
         portable: Whether to refuse edits that stock Keras config can't express. A file with such
@@ -90,6 +91,7 @@ def rewrite(
     checks.is_model(model, "rewrite")
     with collector.paused(), _keras.unchanged_globals():
         found, decided = _planned(model, policy, calls=not in_place)
+        warn_of_mechanism(decided)
         if portable:
             _refuse_carried(decided)
         checks.regularizers_fit(found, decided)
@@ -256,6 +258,8 @@ def rewrite_file(
     """
     from graphwd import archive
 
-    return archive.rewrite_file(
+    carried_out = archive.rewrite_file(
         source, target, Policy.coerce(policy), overwrite=overwrite, verify=verify
     )
+    warn_of_mechanism(carried_out)
+    return carried_out

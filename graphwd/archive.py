@@ -15,12 +15,12 @@ from graphwd.plans import Decision, Plan, make_plan
 from graphwd.policy import Policy
 from graphwd.saved import CONFIG, METADATA
 from graphwd.saved import Archive as Archive  # part of this module's interface
-from graphwd.slots import Pointer, set_regularizers
+from graphwd.slots import Pointer, Slot, set_regularizers
 from graphwd.stored import StoredWeights
 from graphwd.zipcopy import STORED, Member, member_chunks
 
 if TYPE_CHECKING:  # at run time what needs h5py is imported for HDF5 only
-    from graphwd.reach import Unreached
+    from graphwd.reach import Reach, Unreached
 
 
 def inspect_file(path: Path) -> Plan:
@@ -56,13 +56,26 @@ def plan_file(path: Path, policy: Policy) -> Plan:
         return _planned(archive, policy)
 
 
-def _planned(archive: Archive, policy: Policy | None) -> Plan:
+def shaped_slots(archive: Archive) -> tuple[list[Slot], Reach]:
+    """The slots of a file with the shapes of their arrays, as far as it tells, and what it tells.
+
+    Args:
+        archive: The open file.
+
+    Returns:
+        A list of `Slot`, and the `Reach`, whose arrays can't be read any more.
+    """
     slots = archive.slots()
     with archive.reach(slots) as reach:
-        slots = [
+        shaped = [
             replace(slot, shapes=tuple(array.shape for array in arrays)) if arrays else slot
             for slot, arrays in zip(slots, reach.arrays, strict=True)
         ]
+    return shaped, reach
+
+
+def _planned(archive: Archive, policy: Policy | None) -> Plan:
+    slots, reach = shaped_slots(archive)
     more: dict[str, Any] = {
         "source": archive.path,
         "notes": _notes(reach.unreached),

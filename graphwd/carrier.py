@@ -2,102 +2,91 @@
 
 A Dense inside a composite layer has no regularizer in any config. Such a penalty is kept by the
 innermost layer that is rebuilt from a config of its own: that layer becomes an instance of a
-subclass of its class, which adds one key to its config, sets the regularizers on its variables
-once they exist, and does nothing else. So the penalties go wherever the layer goes: into larger
-models, through `clone_model`, to a file and back.
+subclass of its class, which adds the penalties to its config, sets the regularizers on its
+variables once they exist, and does nothing else. So the penalties go wherever the layer goes: into
+larger models, through `clone_model` and pickle, to a file or a preset and back.
+
+It has to be a subclass, since Keras asks an object's class, and nothing else, for the name to save
+it under and for who makes it again; `ownclass` has what keeps that from being noticed.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
+import contextlib
+import functools
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from graphwd import _keras, regularizers, walk
+from graphwd import _keras, carried, loaders, regularizers, walk
+from graphwd.carried import fingerprint as fingerprint  # part of what this file offers
+from graphwd.carried import penalty as penalty
 from graphwd.errors import ModelError
-from graphwd.slots import CARRIED, SUFFIX
+from graphwd.ownclass import RECORD, OwnMethod, as_itself, carrier_class, change, changing
+from graphwd.ownclass import base_class as base_class
+from graphwd.ownclass import is_carrier as is_carrier
+from graphwd.slots import CARRIED, GUARD, SUFFIX
 
-_ATTRIBUTE = "_graphwd_carried"
-_classes: dict[type, type] = {}
-
-
-@dataclass
-class _Carried:
-    """What one layer carries.
-
-    Attributes:
-        identity: Module, class name and registered name of the layer's own class.
-        weights: A fingerprint of all weights that the layer had when the penalties were recorded.
-        penalties: One plain dict for each penalty, as it stands in the config.
-        settled: Whether the regularizers are on the variables.
-    """
-
-    identity: dict[str, Any]
-    weights: str
-    penalties: list[dict[str, Any]]
-    settled: bool = False
+_REFUSAL = (
+    "carries penalties of graphwd, which the class alone would drop: load this config by "
+    "keras.saving.deserialize_keras_object"
+)
 
 
-@keras.saving.register_keras_serializable(package="graphwd", name="Carrier")
 class Carrier:
     """Mixed into a layer's class: keeps penalties on variables that no config reaches."""
 
+    build = OwnMethod()
+    quantize = OwnMethod()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Tells no other base: the layer's class may ask for arguments, or keep a list."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A new layer carries nothing, so it is of its own class."""
+        return base_class(cls)(*args, **kwargs)
+
     @classmethod
     def from_config(cls, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Rebuilds the layer under its own class and gives it its penalties again.
-
-        Args:
-            config: What `get_config` returned.
-            *args: Passed on to the layer's class.
-            **kwargs: Passed on to the layer's class.
-
-        Returns:
-            The layer.
-
-        Raises:
-            ModelError: as soon as the layer has variables, when they are not the ones that the
-                penalties were recorded for.
-        """
-        config = dict(config)
-        carried = config.pop(CARRIED)
-        base = base_class(cls)
-        if base is not Carrier and base.__name__ == carried["class"]["class_name"]:
-            layer = base.from_config(config, *args, **kwargs)
-        else:
-            layer = keras.saving.deserialize_keras_object({**carried["class"], "config": config})
-        return attach(layer, carried["penalties"], carried["weights"])
+        """Makes a layer of its own class, which then carries what its config has."""
+        if CARRIED not in config:
+            return base_class(cls).from_config(config, *args, **kwargs)
+        return _loaded(base_class(cls), config, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        """The layer's own config and, under one more key, the penalties.
+        """The layer's own config and, under two more keys, the penalties.
 
         Returns:
-            A dict.
+            A dict. `Layer.__new__` can't take the key `cls`, so the layer's class alone can't be
+            made from it, which would drop the penalties.
         """
-        carried = vars(self)[_ATTRIBUTE]
+        settle(self)
+        rebuild = functools.partial(_rebuilt, self)
+        weights, penalties = carried.as_saved(self, _carried_by(self), rebuild)
         return {
             **plain_config(self),
+            GUARD: _REFUSAL,
             CARRIED: {
-                "class": dict(carried.identity),
-                "weights": carried.weights,
-                "penalties": copy.deepcopy(carried.penalties),
+                "class": _keras.identity(base_class(type(self))),
+                "weights": weights,
+                "penalties": penalties,
             },
         }
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer; the call may be what builds it, and then its penalties take effect."""
-        outputs = super().__call__(*args, **kwargs)  # type: ignore[misc] # the layer's class has it
+        with as_itself(self):
+            outputs = self(*args, **kwargs)
         settle(self)
         return outputs
 
     def load_own_variables(self, store: Any) -> None:
         """Loads the layer's variables, if they are the ones that the penalties are meant for."""
         settle(self)
-        super().load_own_variables(store)  # type: ignore[misc] # the layer's class has it
+        with as_itself(self):
+            self.load_own_variables(store)
 
     @property
     def variables(self) -> list[Any]:
@@ -111,77 +100,31 @@ class Carrier:
         settle(self)
         return super().weights  # type: ignore[misc,no-any-return] # the layer's class has it
 
+    def __reduce__(self) -> Any:
+        """Pickles and copies the layer as its own class does, and then what it carries."""
+        settle(self)
+        rebuild = functools.partial(_rebuilt, self)
+        weights, penalties = carried.as_saved(self, _carried_by(self), rebuild)
+        with as_itself(self, guarded=False):
+            function, arguments, *state = self.__reduce__()
+        return _unpickled, (function, arguments, penalties, weights), *state
 
-def is_carrier(layer: Any) -> bool:
-    """Whether a layer carries penalties."""
-    return isinstance(layer, Carrier)
 
-
-def base_class(cls: type) -> Any:
-    """The class of a layer as its author wrote it, without the carrier."""
-    for base in cls.__mro__:
-        if base is not Carrier and not (issubclass(base, Carrier)):
-            return base if cls is not Carrier else Carrier
-    return cls
+def _unpickled(
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    penalties: Sequence[dict[str, Any]],
+    weights: str,
+) -> Any:
+    return attach(function(*arguments), penalties, weights)
 
 
 def plain_config(layer: Any) -> dict[str, Any]:
     """A layer's config without the penalties that it carries."""
-    cls = type(layer)
     if not is_carrier(layer):
         return dict(layer.get_config())
-    # Under its own class: Keras writes the config of a layer without a get_config by itself, but
-    # not where a subclass has one.
-    layer.__class__ = base_class(cls)
-    try:
-        return dict(layer.get_config())
-    finally:
-        layer.__class__ = cls
-
-
-def penalty(
-    index: int, weight: walk.Weight, role: str, regularizer: dict[str, Any]
-) -> dict[str, Any]:
-    """The record of one penalty, with what is needed to know its variable again.
-
-    Args:
-        index: The weight's place among `walk.weights(layer)`.
-        weight: The weight.
-        role: Its role.
-        regularizer: The serialized regularizer that it gets.
-
-    Returns:
-        A plain dict.
-    """
-    return {
-        "index": index,
-        "names": list(weight.names),
-        "layers": list(weight.layers),
-        "role": role,
-        "variable": weight.variable.name,
-        "shape": list(_keras.shape_of(weight.variable)),
-        "regularizer": regularizer,
-    }
-
-
-def fingerprint(weights: Sequence[walk.Weight]) -> str:
-    """A short text that differs when any weight's place, owner's class, name or shape does.
-
-    Names of layers and the numbers in names are left out: they differ between processes.
-
-    Args:
-        weights: All weights of a layer, as `walk.weights` gives them.
-
-    Returns:
-        The number of weights and a hash of what they are.
-    """
-    text = json.dumps(
-        [
-            [w.layers, walk.plain_name(w.variable.name), list(_keras.shape_of(w.variable))]
-            for w in weights
-        ]
-    )
-    return f"{len(weights)}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    with changing, as_itself(layer):
+        return dict(type(layer).get_config(layer))
 
 
 def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: str) -> Any:
@@ -203,16 +146,11 @@ def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: str) -> Any
     detach(layer)
     if not penalties:
         return layer
+    loaders.register(_loaded)
+    vars(layer)[RECORD] = carried.Carried([dict(record) for record in penalties], weights)
     cls = type(layer)
-    vars(layer)[_ATTRIBUTE] = _Carried(_keras.identity(cls), weights, [dict(p) for p in penalties])
-    if cls not in _classes:
-        _classes[cls] = type(
-            cls.__name__, (Carrier, cls), {"__doc__": cls.__doc__, "__module__": __name__}
-        )
-        register = keras.saving.register_keras_serializable(package="graphwd", name="Carrier")
-        register(_classes[cls])
-        register(Carrier)
-    layer.__class__ = _classes[cls]
+    methods = {"save": _save} if issubclass(cls, keras.Model) else {}
+    change(layer, carrier_class(cls, Carrier, loaders.loader_for(cls), methods))
     settle(layer)
     return layer
 
@@ -220,8 +158,8 @@ def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: str) -> Any
 def detach(layer: Any) -> Any:
     """Gives a carrying layer its own class back; its variables keep their regularizers."""
     if is_carrier(layer):
-        layer.__class__ = base_class(type(layer))
-        del vars(layer)[_ATTRIBUTE]
+        change(layer, base_class(type(layer)))
+    vars(layer).pop(RECORD, None)
     return layer
 
 
@@ -234,23 +172,9 @@ def settle(layer: Any) -> None:
     Raises:
         ModelError: when the variables are not the ones that the penalties were recorded for.
     """
-    carried = vars(layer)[_ATTRIBUTE]
-    if carried.settled or not layer.built:
-        return
-    weights = walk.weights(layer)
-    if fingerprint(weights) != carried.weights:
-        if len(weights) < int(carried.weights.split(":")[0]) and not all(
-            inner.built for _, _, inner in walk.layers_within(layer)
-        ):
-            return  # not all of its sublayers are built yet
-        raise ModelError(_misfit(layer, carried, weights))
-    if any(record["index"] >= len(weights) for record in carried.penalties):
-        raise ModelError(_misfit(layer, carried, weights))
-    for record in carried.penalties:
-        variable = weights[record["index"]].variable
-        variable.regularizer = keras.regularizers.deserialize(copy.deepcopy(record["regularizer"]))
-    carried.settled = True
-    hand_down(layer)
+    record = _carried_by(layer)
+    if record.variables is None and layer.built and carried.settle(layer, record):
+        hand_down(layer)
 
 
 def hand_down(layer: Any) -> None:
@@ -283,7 +207,7 @@ def hand_down(layer: Any) -> None:
             elif regularizer is not None:
                 serialized = regularizers.serialize(regularizer)
                 records.append(penalty(index, weight, role, dict(serialized or {})))
-        if records != carried_penalties(member):
+        if records != carried_penalties(member) or (is_carrier(member) and not records):
             attach(member, records, fingerprint(weights))
 
 
@@ -304,14 +228,14 @@ def snapshot(layer: Any) -> Callable[[], None]:
             for variables in _keras.own_variables(inner)
             for variable in variables
         ]
-        remembered.append((inner, type(inner), vars(inner).get(_ATTRIBUTE), attributes, penalised))
+        remembered.append((inner, type(inner), vars(inner).get(RECORD), attributes, penalised))
 
     def restore() -> None:
-        for inner, cls, carried, attributes, penalised in remembered:
-            inner.__class__ = cls
-            vars(inner).pop(_ATTRIBUTE, None)
-            if carried is not None:
-                vars(inner)[_ATTRIBUTE] = carried
+        for inner, cls, record, attributes, penalised in remembered:
+            detach(inner)
+            change(inner, cls)
+            if record is not None:
+                vars(inner)[RECORD] = record
             for name, value in attributes.items():
                 setattr(inner, name, value)
             for variable, regularizer in penalised:
@@ -322,25 +246,51 @@ def snapshot(layer: Any) -> Callable[[], None]:
 
 def carried_penalties(layer: Any) -> list[dict[str, Any]]:
     """The records of what a layer carries; empty for a layer that carries nothing."""
-    return list(vars(layer)[_ATTRIBUTE].penalties) if is_carrier(layer) else []
+    return carried.current(layer, _carried_by(layer)) if is_carrier(layer) else []
 
 
-def _misfit(layer: Any, carried: _Carried, weights: list[walk.Weight]) -> str:
-    """The message for a layer whose weights are not those of the record; names one if it can."""
-    differs = f"a penalty was recorded for {carried.weights} but it has {fingerprint(weights)}"
-    for record in carried.penalties:
-        name = "/".join([*record["names"], record["variable"]])
-        if record["index"] >= len(weights):
-            differs = f"the weight {name} {record['shape']} is missing"
-            break
-        weight = weights[record["index"]]
-        shape = list(_keras.shape_of(weight.variable))
-        if shape != record["shape"] or list(weight.layers) != record["layers"]:
-            found = "/".join([*weight.names, weight.variable.name])
-            differs = f"{found} {shape} stands in the place of {name} {record['shape']}"
-            break
-    return (
-        f"Layer {layer.name!r} carries penalties for other weights than it has ({differs}); load "
-        "it with the versions of its libraries that it was saved with, or rewrite the original "
-        "model again."
-    )
+def _carried_by(layer: Any) -> carried.Carried:
+    return vars(layer)[RECORD]  # type: ignore[no-any-return] # attributes have no static type
+
+
+def _loaded(base: Any, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    config = dict(config)
+    config.pop(GUARD, None)
+    record = config.pop(CARRIED)
+    if base is not None:
+        layer = base.from_config(config, *args, **kwargs)
+    else:
+        layer = keras.saving.deserialize_keras_object({**record["class"], "config": config})
+    return attach(layer, record["penalties"], record["weights"])
+
+
+def _rebuilt(layer: Any) -> Any:
+    """The layer that a file would bring back; `None` where that shows only when it is loaded."""
+    # Without values if that will do: it does not where an optimizer is made along with the layer.
+    for scope in (keras.StatelessScope(initialize_variables=False), contextlib.nullcontext()):
+        try:
+            with scope, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                config = keras.saving.serialize_keras_object(plain_config(layer))
+                other = base_class(type(layer)).from_config(config)
+                build = keras.saving.serialize_keras_object(layer.get_build_config() or {})
+                if build and not other.built:
+                    other.build_from_config(build)
+                return other
+        except Exception:  # noqa: BLE001 # third-party constructors raise anything, or need custom_objects
+            continue
+    return None
+
+
+def _save(self: Any, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+    """Saves a model, or refuses to before Keras opens the file, which empties it."""
+    if str(filepath).endswith((".h5", ".hdf5")):
+        raise ModelError(
+            f"Model {self.name!r} carries penalties, which Keras's HDF5 format has no place for in "
+            "the outermost model; save it as a .keras file."
+        )
+    self.get_config()
+    return base_class(type(self)).save(self, filepath, *args, **kwargs)
+
+
+loaders.register(_loaded)

@@ -158,7 +158,7 @@ def _rewrite_live(
 def _rewrite_file(
     source: str, target: str, policy: Policy, loading: Loading, portable: bool, force: bool
 ) -> tuple[Plan, str]:
-    from graphwd import archive
+    from graphwd import api, archive
     from graphwd.errors import UnreachableWeightError
     from graphwd.report import Progress
 
@@ -173,7 +173,7 @@ def _rewrite_file(
                     "--portable to let graphwd carry them.",
                     carried,
                 )
-        plan = archive.rewrite_file(source, target, policy, overwrite=force)
+        plan = api.rewrite_file(source, target, policy, overwrite=force)
     return plan, "equal but for the planned edits: the config, and every stored byte"
 
 
@@ -365,7 +365,7 @@ def recipes(name: str | None, as_json: bool) -> None:
       graphwd recipes mobilenet
       graphwd recipes --json | jq '.recipes[].name'
     """
-    from graphwd import policy, regularizers
+    from graphwd import policy
     from graphwd.report import show_table
     from graphwd.tables import make_table
 
@@ -399,8 +399,7 @@ def recipes(name: str | None, as_json: bool) -> None:
             indent = " " * width
             click.echo(click.wrap_text(text, 88, f"{key:<{width}}", indent))
     for number, rule in enumerate(recipe.policy, 1):
-        gives = regularizers.describe(rule.regularizer)
-        click.echo(f"{f'rule {number}':<{width}}{rule.describe()} -> {gives}")
+        click.echo(f"{f'rule {number}':<{width}}{rule.describe()} -> {rule.gives}")
 
 
 def _print_json(value: Any) -> None:

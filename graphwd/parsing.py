@@ -165,6 +165,13 @@ def patterns(value: Any, key: str, where: str) -> tuple[str, ...]:
     return tuple(given)
 
 
+def count(value: Any, what: str) -> int:
+    """A number of things; anything but an integer of at least 0 is an error."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 0:
+        return int(value)
+    raise PolicyError(f"{what} must be a whole number of at least 0, but is {kind(value)}.")
+
+
 def factor(value: Any, what: str) -> float:
     """A strength as a float; anything but a finite number of at least 0 is an error."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):

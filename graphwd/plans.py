@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphwd import regularizers
+from graphwd.coverage import passed_over
+from graphwd.deciding import decide
 from graphwd.decisions import Decision as Decision  # part of this module's interface
 from graphwd.outcome import Measure, Outcome
-from graphwd.policy import Policy, suggest
+from graphwd.policy import Policy
 from graphwd.slots import Pointer, Slot
 from graphwd.summary import Summary
 from graphwd.tables import Table, printable
@@ -21,6 +23,22 @@ from graphwd.tables import Table, printable
 
 class UnmatchedRuleWarning(UserWarning):
     """A rule of a policy matches no slot and no weight of the model."""
+
+
+class UndecidedSlotWarning(UserWarning):
+    """A rule selects by a number of dimensions that is not known, or not one; the slot stays."""
+
+
+class DecoupledStrengthWarning(UserWarning):
+    """A strength that was chosen for decoupled decay is applied as a penalty in the loss."""
+
+
+DECOUPLED = (
+    "The policy's strengths were chosen for decoupled decay (AdamW); as a penalty in the loss they "
+    "are another thing, far too strong with SGD, and divided by the size of the gradients with "
+    "Adam: use graphwd.decouple, or give a strength of your own."
+)
+"""What is said of a policy that is made for decoupled decay, where it gives penalties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +225,9 @@ def make_plan(
     sizes: Mapping[str, int] | None = None,
     hidden: int = 0,
     measure: Measure | None = None,
+    expectations: bool = True,
 ) -> Plan:
-    """Decides on every slot by the last rule of a policy that matches it.
+    """Decides on every slot by the rules of a policy.
 
     Args:
         slots: The slots of one model.
@@ -219,30 +238,31 @@ def make_plan(
         sizes: The number of parameters of each layer, by path, where the slots don't tell.
         hidden: The number of parameters in weights that no slot reaches and that are no slots.
         measure: Computes the values of penalties, when somebody asks for them.
+        expectations: Whether rules must select the number of weights that they expect.
 
     Returns:
         A `Plan`. A rule that matches nothing is a warning that names it, since a typo must not
-        pass as a choice.
+        pass as a choice, and so is a slot of which a rule can't tell whether it selects it.
+
+    Raises:
+        PolicyError: when a rule selects another number of weights than it expects.
     """
-    slots = list(slots)
-    matched: set[int] = set()
-    decisions = []
-    afters = [rule.regularizer for rule in policy.rules]
-    for slot in slots:
-        winner = None
-        for index, rule in enumerate(policy.rules):
-            if rule.matches(slot):
-                matched.add(index)
-                winner = index
-        after = slot.regularizer if winner is None else afters[winner]
-        if winner is not None and regularizers.equal(slot.regularizer, after):
-            after = slot.regularizer
-        decisions.append(Decision(slot, winner, after))
-    for index, rule in enumerate(policy.rules):
-        if index not in matched:
-            message = _unmatched(index, rule, slots, source)
-            warnings.warn(message, UnmatchedRuleWarning, stacklevel=_outside())
-    return Plan(policy, tuple(decisions), source, tuple(notes), serialized, sizes, hidden, measure)
+    verdict = decide(policy, list(slots), source, expectations=expectations)
+    for message in verdict.unmatched:
+        warnings.warn(message, UnmatchedRuleWarning, stacklevel=_outside())
+    for message in verdict.undecided:
+        warnings.warn(message, UndecidedSlotWarning, stacklevel=_outside())
+    told = (*notes, *verdict.undecided, *passed_over(verdict.decisions))
+    if policy.mechanism == "decoupled":
+        told = (*told, DECOUPLED)
+    return Plan(policy, verdict.decisions, source, told, serialized, sizes, hidden, measure)
+
+
+def warn_of_mechanism(plan: Plan) -> None:
+    """Warns when a plan that is carried out adds penalties of strengths for decoupled decay."""
+    gives = any(decision.changes and decision.after is not None for decision in plan.decisions)
+    if gives and plan.policy is not None and plan.policy.mechanism == "decoupled":
+        warnings.warn(DECOUPLED, DecoupledStrengthWarning, stacklevel=_outside())
 
 
 def _outside() -> int:
@@ -251,21 +271,3 @@ def _outside() -> int:
     while frame is not None and frame.f_globals.get("__name__", "").startswith("graphwd."):
         level, frame = level + 1, frame.f_back
     return level
-
-
-def _unmatched(index: int, rule: Any, slots: Sequence[Slot], source: str) -> str:
-    """The warning for a rule that matches nothing, with the nearest words that would match."""
-    known: Mapping[str, set[str]] = {
-        "roles": {slot.role for slot in slots},
-        "layers": {name for slot in slots for name in slot.layers},
-        "paths": {slot.path for slot in slots},
-    }
-    hints = []
-    for selector, words in known.items():
-        for pattern in getattr(rule, selector) or ():
-            nearest = suggest(pattern, words)
-            if nearest and pattern not in words:
-                hints.append(f"{pattern!r}: did you mean {nearest!r}?")
-    hint = f" ({' '.join(hints)})" if hints else ""
-    where = f" of {source}" if source else ""
-    return f"Rule {index + 1} ({rule.describe()}) matches nothing{where}{hint}."

@@ -1,171 +1,52 @@
-"""Rules and policies: which regularizer each slot gets; their files, and the papers' recipes."""
+"""Policies: rules in their order, what may be given as one, their files, the papers' recipes."""
 
 from __future__ import annotations
 
-import copy
-import fnmatch
 import functools
 import importlib.resources
+import numbers
 import os
-import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, TypeAlias, get_args
 
 from graphwd import parsing, policyfiles, regularizers
 from graphwd.errors import PolicyError
 from graphwd.parsing import suggest as suggest  # part of this module's interface
+from graphwd.rules import STRENGTH_KEYS
+from graphwd.rules import Rule as Rule  # part of this module's interface
 
-PENALTY_ROLES = ("!bias", "!gamma", "!beta", "!alpha", "!activity")
-"""Where a bare regularizer goes that is given as a policy: every role but these."""
+Mechanism: TypeAlias = Literal["penalty", "decoupled"]
+"""How decay is applied: as a term of the loss, or beside the optimizer's step (AdamW)."""
 
-_SELECTORS = ("roles", "layers", "paths")
-_STRENGTHS = ("l1", "l2", "weight_decay", "regularizer")
-
-
-class Selectable(Protocol):
-    """What a rule needs to know of a slot."""
-
-    @property
-    def path(self) -> str:
-        """Layer names from the model inwards, then the role, joined by `/`."""
-
-    @property
-    def role(self) -> str:
-        """Keras's prefix (`kernel`), or the variable's name where no slot reaches it."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Class names of the layers around the weight, outermost first."""
+_FORMS = (
+    "a policy is a graphwd.Policy, a graphwd.Rule, a list of rules, the name of a recipe, the path "
+    "of a .toml or .json file, a dictionary, a list of dictionaries, or a regularizer"
+)
 
 
-@dataclass(frozen=True, init=False, eq=False, repr=False)
-class Rule:
-    """Selects slots of a model, and says which regularizer they get.
-
-    A selector is a shell glob (`*`, `?`, `[abc]`) or a list of them, and is case-sensitive. All
-    selectors that are given must match; of a list, any pattern may. A pattern that starts with `!`
-    excludes: what it matches is not selected, whatever the list's other patterns say, and a list of
-    nothing but exclusions selects everything else. A rule without selectors selects everything.
-
-    Args:
-        regularizer: What the selected slots get: a `keras.regularizers` object, its identifier
-            (`"l2"`), its serialized form, or `None` to remove what is there.
-        roles: Selects by role: `"kernel"`, `["!bias", "!gamma"]`.
-        layers: Selects by class name, of the layer or of any layer around it: `"Dense"`.
-        paths: Selects by path: `"backbone/*/kernel"`. `*` matches across `/`.
-
-    Raises:
-        PolicyError: when the regularizer or a selector is not of this form.
-
-    Example:
-    ```python
-    graphwd.Rule(keras.regularizers.L2(1e-4), roles=["kernel", "recurrent"])
-    graphwd.Rule(None, layers="DepthwiseConv2D")
-    graphwd.Rule(keras.regularizers.L1(1e-5), paths="head/*", roles="!bias")
-    ```
-    """
-
-    roles: tuple[str, ...] | None
-    layers: tuple[str, ...] | None
-    paths: tuple[str, ...] | None
-    _serialized: dict[str, Any] | None
-    _key: tuple[Any, ...]
-
-    def __init__(
-        self,
-        regularizer: Any,
-        *,
-        roles: str | Sequence[str] | None = None,
-        layers: str | Sequence[str] | None = None,
-        paths: str | Sequence[str] | None = None,
-    ) -> None:
-        if callable(regularizer) and not hasattr(regularizer, "get_config"):
-            raise PolicyError(
-                "The rule's regularizer is a function, which a saved model can't hold: make it a "
-                "keras.regularizers.Regularizer with a get_config method."
-            )
-        serialized = regularizers.serialize(regularizer)
-        if serialized is not None:
-            serialized = parsing.canonical(serialized, "The rule's regularizer")
-        values = {
-            "roles": None if roles is None else parsing.patterns(roles, "roles", "The rule"),
-            "layers": None if layers is None else parsing.patterns(layers, "layers", "The rule"),
-            "paths": None if paths is None else parsing.patterns(paths, "paths", "The rule"),
-        }
-        key = (regularizers.normalize(serialized), *values.values())
-        for name, value in {**values, "_serialized": serialized, "_key": key}.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def regularizer(self) -> dict[str, Any] | None:
-        """The serialized regularizer, or `None`; a copy, so that the rule stays as it is."""
-        return copy.deepcopy(self._serialized)
-
-    def describe(self) -> str:
-        """What the rule selects, for tables and messages.
-
-        Returns:
-            A string such as `"roles: kernel|bias, layers: Dense"`, or `"everything"`.
-        """
-        selectors = {key: getattr(self, key) for key in _SELECTORS}
-        texts = [f"{key}: {'|'.join(value)}" for key, value in selectors.items() if value]
-        return ", ".join(texts) or "everything"
-
-    def matches(self, slot: Selectable) -> bool:
-        """Whether the rule selects a slot.
-
-        Args:
-            slot: A `Slot`, or anything else with its `path`, `role` and `layers`.
-
-        Returns:
-            A boolean.
-        """
-        return (
-            (self.roles is None or _matcher(self.roles)((slot.role,)))
-            and (self.layers is None or _matcher(self.layers)(slot.layers))
-            and (self.paths is None or _matcher(self.paths)((slot.path,)))
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The rule as plain data, as it stands in a policy file.
-
-        Returns:
-            A dict: one entry of the list `rules` of `Policy.to_dict`.
-        """
-        entry: dict[str, Any] = {}
-        for key in _SELECTORS:
-            patterns = getattr(self, key)
-            if patterns is not None:
-                entry[key] = list(patterns)
-        entry.update(parsing.strength(self._serialized))
-        return entry
-
-    def __eq__(self, other: object) -> bool:
-        return self._key == other._key if isinstance(other, Rule) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __repr__(self) -> str:
-        selectors = {key: getattr(self, key) for key in _SELECTORS}
-        texts = [f", {key}={list(value)}" for key, value in selectors.items() if value]
-        return f"Rule({regularizers.describe(self._serialized)}{''.join(texts)})"
+def bare(regularizer: Any) -> Rule:
+    """The rule that a bare regularizer stands for: matrices and the like, no vectors, no biases."""
+    return Rule(regularizer, roles="!*bias*", ndim=">=2")
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Policy:
     """An ordered list of rules: of those that match a slot, the last one decides.
 
-    What no rule matches stays as it is. A policy is a value: it can't be changed, two policies with
-    equal rules are equal, and it can be a key of a dictionary.
+    A rule of `graphwd.times` multiplies what the rules before it gave. What no rule matches stays
+    as it is. A policy is a value: it can't be changed, two policies with equal rules are equal, and
+    it can be a key of a dictionary.
 
     Args:
         rules: The `Rule`s, in order.
+        mechanism: What the strengths were chosen for: `"penalty"`, a term of the loss, or
+            `"decoupled"`, as AdamW applies it; `graphwd.rewrite`, which adds penalties, warns of
+            the second.
 
     Raises:
-        PolicyError: when one of them is not a rule.
+        PolicyError: when one of them is not a rule, or there is no such mechanism.
 
     Example:
     ```python
@@ -179,8 +60,9 @@ class Policy:
     """
 
     rules: tuple[Rule, ...]
+    mechanism: Mechanism
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(self, rules: Iterable[Rule], *, mechanism: Mechanism = "penalty") -> None:
         if isinstance(rules, str) or not isinstance(rules, Iterable):
             raise PolicyError(f"A policy takes a list of rules, but was given {rules!r}.")
         rules = tuple(rules)
@@ -190,7 +72,13 @@ class Policy:
                     f"Rule {number} of the policy is {rule!r}; make it a graphwd.Rule, "
                     "or read plain tables with Policy.from_dict."
                 )
+        if mechanism not in get_args(Mechanism):
+            raise PolicyError(
+                f"The policy's `mechanism` is {parsing.kind(mechanism)}; "
+                'make it "penalty" or "decoupled".'
+            )
         object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "mechanism", mechanism)
 
     def __iter__(self) -> Iterator[Rule]:
         return iter(self.rules)
@@ -199,16 +87,18 @@ class Policy:
         return len(self.rules)
 
     def __repr__(self) -> str:
-        return f"Policy([{', '.join(map(repr, self.rules))}])"
+        made_for = "" if self.mechanism == "penalty" else f", mechanism={self.mechanism!r}"
+        return f"Policy([{', '.join(map(repr, self.rules))}]{made_for})"
 
     @classmethod
     def coerce(cls, value: Any) -> Policy:
         """Turns whatever a user may give as a policy into a `Policy`.
 
         Args:
-            value: A `Policy`, a `Rule`, a list of rules, a policy as a dictionary, or a bare
+            value: A `Policy`, a `Rule`, a list of rules, the name of a recipe, the path of a policy
+                file, a policy or a rule as a dictionary, a list of rules as dictionaries, or a bare
                 regularizer (an object, its identifier or its serialized form). A bare regularizer
-                goes on every role but bias, gamma, beta, alpha and activity.
+                goes on all weights of two and more dimensions that are no bias.
 
         Returns:
             A `Policy`.
@@ -224,30 +114,56 @@ class Policy:
             raise PolicyError(
                 "None is no policy: to remove every regularizer give graphwd.Rule(None)."
             )
+        if isinstance(value, str):
+            return cls._from_text(value)
+        if isinstance(value, os.PathLike):
+            return cls.load(value)
         if isinstance(value, Mapping):
-            if "class_name" in value and "rules" not in value:
-                return cls([Rule(value, roles=PENALTY_ROLES)])
-            return cls.from_dict(value)
-        if isinstance(value, os.PathLike) or (
-            isinstance(value, str) and value.lower().endswith((".json", ".toml"))
-        ):
-            raise PolicyError(
-                f"'{os.fspath(value)}' is the name of a file: read it with graphwd.Policy.load."
+            if "rules" in value or not value.keys() & {"class_name", *STRENGTH_KEYS}:
+                return cls.from_dict(value)
+            return cls([bare(value) if "class_name" in value else Rule.from_entry(value, 1)])
+        if isinstance(value, Iterable) and not callable(value):
+            return cls(
+                Rule.from_entry(item, number)
+                if isinstance(item, Mapping) and "class_name" not in item
+                else item
+                for number, item in enumerate(value, 1)
             )
-        if isinstance(value, Iterable) and not isinstance(value, str) and not callable(value):
-            return cls(value)
-        return cls([Rule(value, roles=PENALTY_ROLES)])
+        if isinstance(value, numbers.Real):
+            raise PolicyError(
+                f"{value!r} is a number without a unit, and no policy: make it "
+                f"graphwd.weight_decay({value!r}) or keras.regularizers.L2({value!r})."
+            )
+        return cls._from_regularizer(value, "")
+
+    @classmethod
+    def _from_text(cls, text: str) -> Policy:
+        """The policy of a recipe's name, a file's path or a regularizer's identifier."""
+        if text in _recipes():
+            return cls.recipe(text)
+        if text.lower().endswith((".json", ".toml")):
+            return cls.load(text)
+        return cls._from_regularizer(text, parsing.hint(text, _recipes()))
+
+    @classmethod
+    def _from_regularizer(cls, value: Any, hint: str) -> Policy:
+        try:
+            return cls([bare(value)])
+        except PolicyError as error:
+            raise PolicyError(f"{value!r} is no policy{hint}: {_FORMS} ({error})") from error
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Policy:
         """Reads a policy from plain data, as JSON and TOML files have it.
 
         Args:
-            data: Dictionary with the one key `rules`, a list of dictionaries. Each has exactly one
-                of `l1` and `l2` (the factor of Keras's regularizer), `weight_decay` (the papers'
-                unit: `weight_decay` x is `l2` x/2) and `regularizer` (null or `"none"` to remove
-                what is there, or Keras's `{"class_name": ..., "config": ...}`), and any of the
-                selectors `roles`, `layers` and `paths`, each a glob or a list of globs.
+            data: Dictionary with the key `rules`, a list of dictionaries. Each has exactly one of
+                `l1` and `l2` (the factor of Keras's regularizer), `weight_decay` (the papers'
+                unit: `weight_decay` x is `l2` x/2), `regularizer` (null or `"none"` to remove
+                what is there, or Keras's `{"class_name": ..., "config": ...}`) and `times` (a
+                multiple of what earlier rules gave; with `blocks`, by depth, as for
+                `graphwd.times`), and any of `roles`, `layers`, `paths`, `ndim` and `expect`, as
+                for `graphwd.Rule`. `mechanism` may say `"decoupled"`.
 
         Returns:
             A `Policy`.
@@ -264,7 +180,7 @@ class Policy:
             raise PolicyError(
                 f"A policy is a table with a list `rules`, but this is {parsing.kind(data)}."
             )
-        parsing.check_keys(data, ("rules",), "The policy")
+        parsing.check_keys(data, ("rules", "mechanism"), "The policy")
         if "rules" not in data:
             raise PolicyError("The policy has no `rules`: give it a list of rules.")
         entries = data["rules"]
@@ -272,7 +188,8 @@ class Policy:
             raise PolicyError(
                 f"The policy's `rules` is {parsing.kind(entries)}; make it a list of tables."
             )
-        return cls([_rule_from(entry, number) for number, entry in enumerate(entries, 1)])
+        rules = [Rule.from_entry(entry, number) for number, entry in enumerate(entries, 1)]
+        return cls(rules, mechanism=data.get("mechanism", "penalty"))
 
     def to_dict(self) -> dict[str, Any]:
         """The policy as plain data, that `from_dict` reads back to an equal policy.
@@ -281,7 +198,8 @@ class Policy:
             A dictionary for JSON. A regularizer is written as `l1` or `l2` where it is just that,
             and otherwise as `regularizer`; weight decays are written as the `l2` that they are.
         """
-        return {"rules": [rule.to_dict() for rule in self.rules]}
+        made_for = {} if self.mechanism == "penalty" else {"mechanism": self.mechanism}
+        return {**made_for, "rules": [rule.to_dict() for rule in self.rules]}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Policy:
@@ -330,7 +248,7 @@ class Policy:
             l2: Float, to use in place of the recipe's strength: the factor of Keras's `L2`.
 
         Returns:
-            A `Policy`.
+            A `Policy`. Rules of several strengths keep their ratios.
 
         Raises:
             PolicyError: when there is no such recipe, when both numbers are given, or when one is
@@ -382,14 +300,14 @@ class Recipe:
     def with_strength(
         self, *, weight_decay: float | None = None, l2: float | None = None
     ) -> Policy:
-        """The recipe's policy, with another strength on every rule that has one.
+        """The recipe's policy, with another strength; rules of several strengths keep their ratios.
 
         Args:
             weight_decay: Float, the strength as a weight decay, or
             l2: Float, the strength as a factor of `L2`; with neither, the recipe's own.
 
         Returns:
-            A `Policy`.
+            A `Policy`. One with a strength of the caller's is made for whatever he uses it for.
 
         Raises:
             PolicyError: when both are given, or one is negative or not finite.
@@ -402,14 +320,13 @@ class Recipe:
             strength = regularizers.l2(parsing.factor(l2, "l2"))
         else:
             return self.policy
+        given = [rule.regularizer for rule in self.policy]
+        own = next((each["config"]["l2"] for each in given if each and "l2" in each["config"]), 0)
         return Policy(
-            Rule(
-                None if rule.regularizer is None else strength,
-                roles=rule.roles,
-                layers=rule.layers,
-                paths=rule.paths,
-            )
-            for rule in self.policy
+            rule
+            if old is None  # it removes, or multiplies
+            else rule.with_regularizer(_in_ratio(old, own, strength))
+            for rule, old in zip(self.policy, given, strict=True)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -439,6 +356,7 @@ def _recipes() -> dict[str, Recipe]:
 
 def _recipe_from(name: str, table: dict[str, Any]) -> Recipe:
     rules = table.pop("rules")
+    mechanism = table["mechanism"]
     # A rule's own key is its unit, so that no number and no unit is written down twice.
     unit, coefficient = next(
         (unit, rule[unit]) for rule in rules for unit in ("weight_decay", "l2") if unit in rule
@@ -448,46 +366,13 @@ def _recipe_from(name: str, table: dict[str, Any]) -> Recipe:
         name=name,
         unit=unit,
         coefficient=coefficient,
-        policy=Policy.from_dict({"rules": rules}),
+        policy=Policy.from_dict({"rules": rules, "mechanism": mechanism}),
         **texts,
     )
 
 
-def _rule_from(entry: Any, number: int) -> Rule:
-    where = f"Rule {number}"
-    if not isinstance(entry, Mapping):
-        raise PolicyError(
-            f"{where} is {parsing.kind(entry)}; make it a table such as "
-            '{"roles": ["kernel"], "l2": 0.0001}.'
-        )
-    parsing.check_keys(entry, (*_SELECTORS, *_STRENGTHS), where)
-    given = [key for key in _STRENGTHS if key in entry]
-    if len(given) != 1:
-        has = " and ".join(f"`{key}`" for key in given)
-        raise PolicyError(
-            f"{where} has {has or 'no strength'}: "
-            "give it exactly one of `l1`, `l2`, `weight_decay` and `regularizer`."
-        )
-    selectors = {
-        key: parsing.patterns(entry[key], key, where) for key in _SELECTORS if key in entry
-    }
-    return Rule(parsing.regularizer_from(entry[given[0]], given[0], where), **selectors)
-
-
-@functools.lru_cache(maxsize=1024)
-def _matcher(patterns: tuple[str, ...]) -> Callable[[tuple[str, ...]], bool]:
-    """A function that tells whether a selector selects something with these names."""
-    included = _any_of(pattern for pattern in patterns if not pattern.startswith("!"))
-    excluded = _any_of(pattern[1:] for pattern in patterns if pattern.startswith("!"))
-
-    def selects(names: tuple[str, ...]) -> bool:
-        if excluded is not None and any(map(excluded, names)):
-            return False
-        return included is None or any(map(included, names))
-
-    return selects
-
-
-def _any_of(globs: Iterable[str]) -> Callable[[str], object] | None:
-    joined = "|".join(map(fnmatch.translate, globs))
-    return re.compile(joined).match if joined else None
+def _in_ratio(old: dict[str, Any], own: float, strength: dict[str, Any]) -> dict[str, Any]:
+    """A regularizer in the ratio to a strength that it has to the factor of L2 before."""
+    if not own or regularizers.equal(old, regularizers.l2(own)):
+        return strength  # to the last bit
+    return regularizers.multiplied(old, strength["config"]["l2"] / own) or regularizers.l2(0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphwd import roles
-from graphwd.slots import CARRIED, Pointer, Slot, is_serialized
+from graphwd.slots import CARRIED, Pointer, Slot, is_own, is_serialized
 from graphwd.weights import Array
 
 # The outermost groups of a .keras file's weights that hold no weights of the model.
@@ -209,7 +209,7 @@ def _numbered(
             continue
         for pointer in slot.pointers:
             group = saved.place(config, pointer[:-2])
-            if group is not None and _is_stock(_own_class(_at(config, pointer[:-2]))):
+            if group is not None and is_own(_own_class(_at(config, pointer[:-2]))):
                 hosts.setdefault(group, {})[slot.role] = index
     for group, numbers in saved.groups.items():
         host = next((group[:n] for n in range(len(group), -1, -1) if group[:n] in hosts), None)
@@ -299,7 +299,7 @@ def _find_units(config: Mapping[str, Any]) -> list[_Unit]:
             name = node["config"].get("name", node.get("name"))
             names = (*names, name) if isinstance(name, str) else names
             if not inner:
-                units.append(_Unit(names, pointer, node["class_name"], _is_stock(node)))
+                units.append(_Unit(names, pointer, node["class_name"], is_own(node)))
         stack.extend(
             (layer, names, (*pointer, "config", "layers", number))
             for number, layer in reversed(inner)
@@ -313,13 +313,6 @@ def _inner_layers(node: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]
     if not isinstance(layers, Sequence) or isinstance(layers, str):
         return []
     return [(number, layer) for number, layer in enumerate(layers) if is_serialized(layer)]
-
-
-def _is_stock(node: Mapping[str, Any]) -> bool:
-    module = node.get("module")
-    if isinstance(module, str):
-        return module == "keras" or module.startswith("keras.")
-    return ">" not in node["class_name"]  # the legacy dialect notes packages only like this
 
 
 class _Owners:

@@ -21,6 +21,7 @@ NONE = "none"
 
 _KERAS = ("keras", "tf_keras")
 _STOCK = {"L1": ("l1",), "L2": ("l2",), "L1L2": ("l1", "l2")}
+_ORTHOGONAL = {"OrthogonalRegularizer": ("factor",)}
 
 
 def l1(factor: float) -> dict[str, Any]:
@@ -132,16 +133,42 @@ def normalize(serialized: Serialized | None) -> Any:
         return None
     class_name = serialized["class_name"]
     config = serialized.get("config") or {}
-    module = serialized.get("module")
     known = _STOCK.get(class_name)
-    own_name = serialized.get("registered_name") in (None, class_name)
-    if known is not None and own_name and str(module or "keras").split(".")[0] in _KERAS:
+    if known is not None and _is_keras(serialized):
         factors = {"l1": 0.0, "l2": 0.0}
         for key in known:
             value = config.get(key, 0.0)
             factors[key] = _single(float(value)) if isinstance(value, (int, float)) else value
         return ("l1l2", factors["l1"], factors["l2"])
     return (serialized.get("registered_name") or class_name, _freeze(config))
+
+
+def _is_keras(serialized: Serialized) -> bool:
+    """Whether a regularizer's class is Keras's own and not another one of the same name."""
+    own_name = serialized.get("registered_name") in (None, serialized["class_name"])
+    return own_name and str(serialized.get("module") or "keras").split(".")[0] in _KERAS
+
+
+def multiplied(serialized: Serialized | None, factor: float) -> dict[str, Any] | None:
+    """The regularizer whose penalty is `factor` times as large; none for the factor 0.
+
+    Raises:
+        PolicyError: when the class is not Keras's own, so that it is not known what to multiply.
+    """
+    if serialized is None or not factor:
+        return None
+    keys = {**_STOCK, **_ORTHOGONAL}.get(serialized["class_name"], ())
+    config = dict(serialized.get("config") or {})
+    if not _is_keras(serialized) or not any(key in config for key in keys):
+        raise PolicyError(
+            f"{describe(serialized)} can't be multiplied by {factor:g}, since only the factors of "
+            "Keras's own L1, L2, L1L2 and OrthogonalRegularizer are known; give these weights "
+            "that penalty in a rule of their own."
+        )
+    return {
+        **serialized,
+        "config": {key: config[key] * factor if key in keys else config[key] for key in config},
+    }
 
 
 def equal(one: Serialized | None, other: Serialized | None) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeGuard
 
 from graphwd import regularizers
+from graphwd.ranks import known_ndim
 
 Pointer: TypeAlias = tuple[str | int, ...]
 """The keys and indices that lead from a serialized model to a place inside it."""
@@ -22,6 +23,8 @@ Pointer: TypeAlias = tuple[str | int, ...]
 SUFFIX = "_regularizer"
 CARRIED = "graphwd"
 """The key under which a layer's config carries penalties that Keras's own keys can't express."""
+GUARD = "cls"
+"""A key beside it that no layer's class takes, so that none is made without the penalties."""
 
 _CONTAINERS = (dict, list, tuple, Mapping)  # in the order in which asking is quick
 _ATOMS = frozenset((type(None), bool, int, float, str))
@@ -48,6 +51,8 @@ class Slot:
         dormant: Whether all weights of the slot are frozen, so that Keras skips the penalty.
         shapes: The shapes of the weights that the slot governs; empty where a file doesn't tell.
         carried: Whether graphwd's carrier holds the regularizer, not Keras's own config.
+        ndim: The number of dimensions that the config tells of the weights without a shape, as
+            those of Keras's own layers do before they are built; `None` when it doesn't.
     """
 
     path: str
@@ -58,6 +63,12 @@ class Slot:
     dormant: bool = False
     shapes: tuple[tuple[int, ...], ...] = ()
     carried: bool = False
+    ndim: int | None = None
+
+    @property
+    def ndims(self) -> tuple[int, ...]:
+        """The number of dimensions of each weight; without shapes the one of them all, if known."""
+        return tuple(map(len, self.shapes)) or (() if self.ndim is None else (self.ndim,))
 
     @property
     def layer(self) -> str:
@@ -99,6 +110,14 @@ def is_serialized(value: Any) -> TypeGuard[Mapping[str, Any]]:
         return False
     config = value.get("config")
     return type(config) is dict or isinstance(config, Mapping)
+
+
+def is_own(value: Mapping[str, Any]) -> bool:
+    """Whether a serialized object's class is Keras's own and not another one of the same name."""
+    module = value.get("module")
+    if isinstance(module, str):
+        return module == "keras" or module.startswith("keras.")
+    return ">" not in value["class_name"]  # the legacy dialect notes packages only like this
 
 
 def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
@@ -154,6 +173,7 @@ def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
                     regularizer=_standard(item),
                     pointers=((*here, key),),
                     dormant=frozen and role != "activity",
+                    ndim=known_ndim(value["class_name"], config, role) if is_own(value) else None,
                 )
                 identity = (value.get("shared_object_id"), role)
                 if identity[0] is not None and identity in shared:
@@ -273,6 +293,7 @@ def strip_carried(serialized: Mapping[str, Any]) -> dict[str, Any]:
         layer = copies.at(pointer)
         config = copies.at((*pointer, "config"))
         layer.update(config.pop(CARRIED)["class"])
+        config.pop(GUARD, None)
     return copies.at(())  # type: ignore[no-any-return] # a config is JSON, which has no static type
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graphwd import graph, regularizers
 from graphwd.errors import EquivalenceError
 from graphwd.plans import Decision, Plan, make_plan
-from graphwd.slots import Pointer, find_slots, set_regularizers, strip_carried
+from graphwd.slots import Pointer, Slot, find_slots, set_regularizers, strip_carried
 
 if TYPE_CHECKING:
     from graphwd.policy import Policy
@@ -176,9 +176,17 @@ def verify_files(
         problems: list[str] = []
         expected, actual = strip_carried(one.config), strip_carried(other.config)
         if policy is not None:
-            plan = make_plan(find_slots(expected), policy, source=os.fspath(original))
-            expected = set_regularizers(expected, plan.config_edits())
-            problems += _carried_problems(one.config, other.config, policy)
+            slots = _slots_of_both(archive.shaped_slots(one)[0], find_slots(other.config))
+            # Loaded models may have weights that files don't tell of, so that counts may differ.
+            plan = make_plan(slots, policy, source=os.fspath(original), expectations=False)
+            edits = {
+                pointer: decision.after
+                for decision in plan.decisions
+                if decision.changes and not decision.slot.carried
+                for pointer in decision.slot.pointers
+            }
+            expected = set_regularizers(expected, edits)
+            problems += _carried_problems(plan.decisions, other.config)
         comparison = compare(expected, actual, regularizers_too=policy is not None, match="names")
         problems += [*comparison.problems, *archive.compare_archives(one, other)]
         if one.config.get("compile_config") != other.config.get("compile_config"):
@@ -283,20 +291,24 @@ def _translated(path: str, names: Mapping[str, str]) -> str:
     return path
 
 
-def _carried_problems(
-    original: Mapping[str, Any], rewritten: Mapping[str, Any], policy: Policy
-) -> list[str]:
+def _slots_of_both(original: Sequence[Slot], rewritten: Sequence[Slot]) -> list[Slot]:
+    """A file's slots and, without a penalty, those that only its rewritten copy carries."""
+    known = {slot.path for slot in original}
+    added = [
+        replace(slot, regularizer=None)
+        for slot in rewritten
+        if slot.carried and slot.path not in known
+    ]
+    places = {slot.path: place for place, slot in enumerate(rewritten)}
+    return sorted([*original, *added], key=lambda slot: places.get(slot.path, len(places)))
+
+
+def _carried_problems(decisions: Sequence[Decision], rewritten: Mapping[str, Any]) -> list[str]:
     """Where what a file carries for weights that no config reaches is not what a policy says."""
-    before = {slot.path: slot for slot in find_slots(original) if slot.carried}
-    after = {slot.path: slot for slot in find_slots(rewritten) if slot.carried}
-    problems = []
-    for path, slot in {**before, **after}.items():
-        kept = before[path].regularizer if path in before else None
-        expected = kept
-        for rule in policy.rules:
-            if rule.matches(slot):
-                expected = rule.regularizer
-        actual = after[path].regularizer if path in after else None
-        if not regularizers.equal(actual, expected):
-            problems.append(_instead(path, actual, expected))
-    return problems
+    after = {slot.path: slot.regularizer for slot in find_slots(rewritten) if slot.carried}
+    return [
+        _instead(decision.slot.path, after.get(decision.slot.path), decision.after)
+        for decision in decisions
+        if decision.slot.carried
+        and not regularizers.equal(after.get(decision.slot.path), decision.after)
+    ]

@@ -13,6 +13,7 @@ from graphwd.roles import prefix_for
 from graphwd.slots import SUFFIX
 
 _NUMBER = re.compile(r"_\d+$")
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def role_of(weight: Weight) -> str:
     """The role of a weight that no slot reaches.
 
     That is the prefix of its layer's regularizer argument where the layer has one for it, and
-    the name of the variable otherwise.
+    the name of the variable otherwise, which doesn't depend on what was built before.
     """
     name: str = weight.variable.name
     prefixes = [
@@ -82,7 +83,25 @@ def role_of(weight: Weight) -> str:
         for attribute in (*vars(weight.owner), *dir(type(weight.owner)))
         if attribute.endswith(SUFFIX) and attribute != f"activity{SUFFIX}"
     ]
-    return prefix_for(name, prefixes) or name
+    return prefix_for(name, prefixes) or _name_within(weight.owner, weight.variable)
+
+
+def _name_within(layer: Any, variable: Any) -> str:
+    """The name of a layer's variable; those that Keras made up are numbered within the layer.
+
+    Keras counts them over the whole process, and names them after a class that each backend has.
+    """
+    name: str = variable.name
+    if not _is_made_up(variable):
+        return name
+    made_up = [own for own in _keras.own_variables(layer)[0] if _is_made_up(own)]
+    number = next((n for n, own in enumerate(made_up) if own is variable), 0)
+    return f"variable_{number}" if number else "variable"
+
+
+def _is_made_up(variable: Any) -> bool:
+    kind = _CAPITAL.sub("_", type(variable).__name__).lower()
+    return plain_name(variable.name) == kind
 
 
 def plain_name(name: str) -> str:

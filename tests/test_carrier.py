@@ -325,7 +325,7 @@ def edited(path, target, change):
     "change",
     [
         lambda config: config[CARRIED].update(weights="4:0000"),
-        lambda config: config[CARRIED]["penalties"][0].update(index=99),
+        lambda config: config[CARRIED]["penalties"][0].update(place=[0, 99]),
     ],
     ids=["another fingerprint", "another place"],
 )

@@ -20,9 +20,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import graphwd
 from graphwd import regularizers
 from graphwd.errors import PolicyError
-from graphwd.policy import PENALTY_ROLES, Policy, Rule, recipes, suggest
+from graphwd.policy import Policy, Rule, bare, recipes, suggest
 
 L2 = regularizers.l2(1e-4)
 CUSTOM = {
@@ -38,6 +39,7 @@ class FakeSlot:
     path: str
     role: str
     layers: tuple[str, ...]
+    ndims: tuple[int, ...] = ()
 
 
 DENSE = FakeSlot("backbone/fc/kernel", "kernel", ("Functional", "Dense"))
@@ -74,8 +76,28 @@ serialized = st.one_of(
         st.sampled_from([None, "my>Custom"]),
     ),
 )
-rules = st.builds(Rule, serialized, roles=selectors, layers=selectors, paths=selectors)
-policies = st.lists(rules, max_size=4).map(Policy)
+conditions = st.integers(0, 99) | st.builds(
+    "{}{}".format, st.sampled_from([">=", "<=", "==", "!=", ">", "<", ""]), st.integers(0, 99)
+)
+multiples = st.builds(
+    lambda factor, blocks: graphwd.times(factor, blocks=blocks),
+    factors,
+    st.none() | st.lists(st.text("ab*?/", max_size=5).map("#".__add__), min_size=1, max_size=3),
+)
+rules = st.builds(
+    Rule,
+    serialized | multiples,
+    roles=selectors,
+    layers=selectors,
+    paths=selectors,
+    ndim=st.none() | conditions | st.lists(conditions, min_size=1, max_size=3),
+    expect=st.none() | st.integers(0, 2**40),
+)
+policies = st.builds(
+    lambda rules, mechanism: Policy(rules, mechanism=mechanism),
+    st.lists(rules, max_size=4),
+    st.sampled_from(["penalty", "decoupled"]),
+)
 
 
 @given(policies)
@@ -105,12 +127,12 @@ def test_file_round_trip(suffix: str, tmp_path_factory: pytest.TempPathFactory) 
 
     check()
     parse = tomllib.loads if suffix == ".toml" else json.loads
-    assert set(parse(path.read_text("utf-8"))) == {"rules"}
+    assert "rules" in parse(path.read_text("utf-8"))
 
 
 @given(policies, policies)
 def test_equality_is_by_value(one: Policy, other: Policy) -> None:
-    assert (one == other) == (tuple(one) == tuple(other))
+    assert (one == other) == ((tuple(one), one.mechanism) == (tuple(other), other.mechanism))
     if one == other:
         assert hash(one) == hash(other)
     assert one != one.to_dict()
@@ -125,9 +147,17 @@ def test_equality_sees_every_part() -> None:
         {"paths": "kernel"},
         {"roles": ["kernel", "bias"]},
         {"roles": ["bias", "kernel"]},
+        {"ndim": 2},
+        {"ndim": ">=2"},
+        {"ndim": [2, ">=2"]},
+        {"expect": 2},
     ]
     different = {Rule(value, **part) for part in parts for value in (None, L2, CUSTOM)}
-    assert len(different) == 3 * len(parts)
+    different |= {Rule(graphwd.times(0.5), **part) for part in parts}
+    assert len(different) == 4 * len(parts)
+    assert Rule(graphwd.times(0.5)) != Rule(graphwd.times(0.5, blocks="#")) != Rule(None)
+    assert Policy([Rule(L2)]) != Policy([Rule(L2)], mechanism="decoupled")
+    assert Rule(L2, ndim=2) == Rule(L2, ndim="== 2") == Rule(L2, ndim=["2"])
     assert Rule(L2, roles="kernel") == Rule(regularizers.l2(1e-4), roles=["kernel"])
     assert Policy([Rule(L2), Rule(None)]) != Policy([Rule(None), Rule(L2)])
     assert Rule(L2) != "everything"
@@ -161,6 +191,10 @@ def test_dict_form_is_short() -> None:
             Rule(None, roles=["bias"]),
             Rule(CUSTOM),
             Rule({**CUSTOM, "module": None}),
+            Rule(L2, ndim=" >= 2", expect=54),
+            Rule(L2, ndim=[4, "<2"]),
+            Rule(graphwd.times(0.1), roles="kernel"),
+            Rule(graphwd.times(0.75, blocks="*_block_#/*")),
         ]
     )
     assert policy.to_dict() == {
@@ -170,6 +204,10 @@ def test_dict_form_is_short() -> None:
             {"roles": ["bias"], "regularizer": None},
             {"regularizer": CUSTOM},
             {"regularizer": {key: CUSTOM[key] for key in CUSTOM if key != "module"}},
+            {"ndim": ">=2", "expect": 54, "l2": 1e-4},
+            {"ndim": [4, "<2"], "l2": 1e-4},
+            {"roles": ["kernel"], "times": 0.1},
+            {"times": 0.75, "blocks": ["*_block_#/*"]},
         ]
     }
     again = Policy.from_dict(policy.to_dict())
@@ -231,9 +269,6 @@ def test_a_policy_is_immutable() -> None:
         ({"paths": ["backbone/*", "!*/bias"]}, DENSE_BIAS, False),
         ({"layers": "*"}, FakeSlot("w", "w", ()), False),
         ({"layers": "!Dense"}, FakeSlot("w", "w", ()), True),
-        ({"roles": PENALTY_ROLES}, FakeSlot("pos/position", "position", ("X",)), True),
-        ({"roles": PENALTY_ROLES}, FakeSlot("bn/gamma", "gamma", ("X",)), False),
-        ({"roles": PENALTY_ROLES}, FakeSlot("fc/activity", "activity", ("Dense",)), False),
     ],
 )
 def test_matching(selection: dict[str, Any], slot: FakeSlot, expected: bool) -> None:
@@ -264,14 +299,26 @@ def test_describe() -> None:
 # --- what is given as a policy ---------------------------------------------------------------
 
 
-def test_coerce() -> None:
+def test_coerce(tmp_path: Path) -> None:
     rule = Rule(L2, roles="kernel")
     policy = Policy([rule])
     assert Policy.coerce(policy) is policy
-    for value in (rule, [rule], (rule,), iter([rule]), policy.to_dict()):
+    policy.save(tmp_path / "policy.toml")
+    policy.save(tmp_path / "policy.json")
+    (entry,) = policy.to_dict()["rules"]
+    forms = (rule, [rule], (rule,), iter([rule]), policy.to_dict(), entry, [entry], (entry,))
+    for value in (*forms, tmp_path / "policy.toml", str(tmp_path / "policy.json")):
         assert Policy.coerce(value) == policy
-    bare = Policy([Rule(L2, roles=["!bias", "!gamma", "!beta", "!alpha", "!activity"])])
-    assert Policy.coerce(L2) == bare == Policy.from_dict(bare.to_dict())
+    assert Policy.coerce([rule, entry]) == Policy([rule, rule])
+    expected = Policy([Rule(L2, roles="!*bias*", ndim=">=2")])
+    assert Policy.coerce(L2) == Policy([bare(L2)]) == expected
+    assert Policy.from_dict(expected.to_dict()) == expected
+    assert Policy.coerce({"times": 0.5}) == Policy([Rule(graphwd.times(0.5))])
+
+
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
+def test_coerce_takes_the_name_of_a_recipe(recipe: Any) -> None:
+    assert Policy.coerce(recipe.name) == recipe.policy
 
 
 def test_coerce_keras_objects() -> None:
@@ -292,13 +339,17 @@ def test_coerce_keras_objects() -> None:
     ("value", "message"),
     [
         (None, "graphwd.Rule(None)"),
-        ("policy.toml", "Policy.load"),
-        (Path("policy"), "Policy.load"),
+        ("policy.toml", "'policy.toml' can't be read"),
+        (Path("policy"), "'policy' must have a name that ends in .json or .toml"),
         ({"rolse": []}, "'rolse'"),
+        ({"rolse": "kernel", "l2": 1}, "Rule 1 has an unknown key 'rolse'"),
+        ([{"l2": 1}, {"roles": "kernel"}], "Rule 2 has no strength"),
         ([L2], "Rule 1 of the policy"),
         ([Rule(L2), "kernel"], "Rule 2 of the policy"),
-        (3, "3 is not a regularizer"),
-        ("no-such-regularizer", "'no-such-regularizer'"),
+        (3, "graphwd.weight_decay(3)"),
+        (object(), "the name of a recipe, the path of a .toml or .json file, a dictionary"),
+        ("no-such-regularizer", "'no-such-regularizer' is no policy: a policy is a graphwd.Policy"),
+        ("no-bais", "'no-bais' is no policy (did you mean 'no-bias'?)"),
     ],
 )
 def test_coerce_refuses(value: Any, message: str) -> None:
@@ -359,6 +410,24 @@ BAD_ENTRIES: list[tuple[Any, list[str]]] = [
     ({"l2": 1, "layers": {"a": 1}}, ["`layers`", "a table"]),
     ({"l2": 1, "paths": ["a", 3]}, ["`paths`", "the number 3"]),
     ({"l2": 1, "paths": [["a"]]}, ["`paths`", "a list"]),
+    *(
+        ({"l2": 1, "ndim": value}, ["`ndim`", '">=2"'])
+        for value in ("", "=2", "2>=", ">=-1", -1, 2.0, True, None, {}, ["2", "x"], [[2]], ">= two")
+    ),
+    ({"l2": 1, "ndim": []}, ["`ndim`", "empty list"]),
+    *(
+        ({"l2": 1, "expect": value}, ["`expect`", "whole number of at least 0"])
+        for value in (-1, 1.0, "1", True, None, [1])
+    ),
+    *(
+        ({"times": value}, ["`times`", "finite number of at least 0"])
+        for value in (-1, float("inf"), True, "2", None, [1])
+    ),
+    ({"times": 1, "l2": 1}, ["`l2` and `times`", "exactly one"]),
+    ({"l2": 1, "blocks": "#"}, ["`blocks` without `times`"]),
+    ({"times": 1, "blocks": "block_1"}, ["`blocks`", "'block_1'", "`#`"]),
+    ({"times": 1, "blocks": ["#", "!#"]}, ["`blocks`", "'!#'"]),
+    ({"times": 1, "blocks": []}, ["`blocks`", "empty list"]),
     ({"regularizer": "l2"}, ["`regularizer`", "'l2'"]),
     ({"regularizer": 1e-4}, ["`regularizer`", "0.0001"]),
     ({"regularizer": False}, ["`regularizer`", "false"]),
@@ -405,6 +474,8 @@ def test_errors_name_rule_and_key(entry: Any, parts: list[str]) -> None:
         ({"rules": "kernel"}, "'kernel'"),
         ({"rule": [{"l2": 1}]}, "did you mean 'rules'"),
         ({"rules": [], "version": 1}, "'version'"),
+        ({"rules": [], "mechanism": "decoupling"}, '"penalty" or "decoupled"'),
+        ({"rules": [], "mechanism": []}, '"penalty" or "decoupled"'),
     ],
 )
 def test_errors_of_the_whole(data: Any, part: str) -> None:
@@ -422,6 +493,8 @@ def test_errors_of_the_whole(data: Any, part: str) -> None:
         ({"paths": [None]}, "`paths`"),
         ({"roles": {"kernel"}}, "`roles`"),
         ({"roles": 3}, "`roles`"),
+        ({"ndim": "two"}, "`ndim`"),
+        ({"expect": -1}, "`expect`"),
     ],
 )
 def test_rule_refuses_selectors(arguments: dict[str, Any], part: str) -> None:
@@ -442,6 +515,11 @@ def test_rule_refuses_regularizers() -> None:
             Rule(value)
     with pytest.raises(PolicyError, match="function"):
         Rule(lambda weights: weights)
+    for arguments in ((-1,), (float("nan"),), ("x",), (None,)):
+        with pytest.raises(PolicyError, match="times must be a finite number"):
+            graphwd.times(*arguments)
+    with pytest.raises(PolicyError, match="put `#` where"):
+        graphwd.times(0.5, blocks="block_1")
 
 
 def test_a_name_that_keras_does_not_own_is_not_its_l2() -> None:
@@ -556,22 +634,34 @@ def test_save_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 # --- recipes -----------------------------------------------------------------------------------
 
-# name: (unit, coefficient, decayed roles)
+# name: (unit, coefficient, decayed roles of a layer that is none of Keras's)
+MATRICES = {"kernel", "depthwise", "pointwise", "recurrent"}
+EVERYTHING = {*MATRICES, "bias", "embeddings", "gamma", "beta", "alpha"}
 KNOWN = {
-    "uniform": ("l2", 2e-5, {"kernel", "depthwise", "pointwise", "recurrent", "bias"}),
-    "no-bias": ("weight_decay", 1e-4, {"kernel", "depthwise", "pointwise", "recurrent"}),
-    "resnet": ("weight_decay", 1e-4, {"kernel", "bias", "gamma", "beta"}),
-    "vgg": ("weight_decay", 5e-4, {"kernel", "bias"}),
+    "uniform": ("l2", 2e-5, {*MATRICES, "bias"}),
+    "no-bias": ("weight_decay", 1e-4, MATRICES),
+    "resnet": ("weight_decay", 1e-4, set()),
+    "vgg": ("weight_decay", 5e-4, {"kernel"}),
     "wide-resnet": ("weight_decay", 5e-4, {"kernel", "bias", "gamma", "beta"}),
     "densenet": ("weight_decay", 1e-4, {"kernel", "bias", "gamma", "beta"}),
     "inception": ("weight_decay", 4e-5, {"kernel"}),
-    "xception": ("weight_decay", 1e-5, {"kernel", "depthwise", "pointwise"}),
+    "inception-resnet": ("weight_decay", 4e-5, {"kernel", "bias"}),
+    "xception": ("weight_decay", 1e-5, {"kernel", "pointwise"}),
+    "nasnet": ("weight_decay", 5e-5, {"kernel", "depthwise", "pointwise"}),
+    "nasnet-mobile": ("weight_decay", 4e-5, {"kernel", "depthwise", "pointwise"}),
     "mobilenet": ("weight_decay", 4e-5, {"kernel", "pointwise"}),
     "mobilenetv2": ("weight_decay", 4e-5, {"kernel", "pointwise"}),
     "mobilenetv3": ("weight_decay", 1e-5, {"kernel", "pointwise"}),
     "efficientnet": ("weight_decay", 1e-5, {"kernel", "depthwise", "bias"}),
-    "convnext": ("weight_decay", 0.05, {"kernel", "depthwise"}),
-    "bert": ("weight_decay", 0.01, {"kernel", "embeddings"}),
+    "efficientnetv2": ("weight_decay", 1e-5, {*MATRICES, "embeddings", "alpha"}),
+    "convnext": ("weight_decay", 0.05, {*MATRICES, "embeddings"}),
+    "vit": ("weight_decay", 0.05, {*MATRICES, "embeddings"}),
+    "deit": ("weight_decay", 0.05, {*MATRICES, "embeddings"}),
+    "swin": ("weight_decay", 0.05, {*MATRICES, "embeddings"}),
+    "segformer": ("weight_decay", 0.01, EVERYTHING),
+    "detr": ("weight_decay", 1e-4, EVERYTHING),
+    "bert": ("weight_decay", 0.01, {*MATRICES, "embeddings"}),
+    "decoder": ("weight_decay", 0.1, {*MATRICES, "embeddings"}),
 }
 ALL_ROLES = ["kernel", "depthwise", "pointwise", "recurrent", "bias"]
 ALL_ROLES += ["embeddings", "gamma", "beta", "alpha", "activity"]
@@ -579,7 +669,8 @@ ALL_ROLES += ["embeddings", "gamma", "beta", "alpha", "activity"]
 
 def decide(policy: Policy, role: str) -> Any:
     """What the last rule that matches says; "as it is" when none does."""
-    slot = FakeSlot(f"layer/{role}", role, ("Layer",))
+    ndim = 1 if role in ("bias", "gamma", "beta", "alpha") else 2
+    slot = FakeSlot(f"layer/{role}", role, ("Layer",), () if role == "activity" else (ndim,))
     matching = [rule for rule in policy if rule.matches(slot)]
     return matching[-1].regularizer if matching else "as it is"
 
@@ -606,7 +697,8 @@ def test_recipe(recipe: Any) -> None:
     assert not any("\n" in text for text in (recipe.quote, recipe.notes, recipe.title))
     data = recipe.to_dict()
     assert json.loads(json.dumps(data)) == data
-    assert Policy.from_dict({"rules": data["rules"]}) == policy
+    assert Policy.from_dict({key: data[key] for key in ("rules", "mechanism")}) == policy
+    assert policy.mechanism == recipe.mechanism
 
 
 @pytest.mark.parametrize("name", list(KNOWN))
@@ -628,9 +720,33 @@ def test_strength_keeps_every_selector() -> None:
     assert recipe.with_strength(l2=0.5) == Policy([changed])
 
 
-def test_depthwise_is_cleared_by_mobilenet_only() -> None:
+def test_strength_keeps_ratios() -> None:
+    rules = [
+        Rule(None, roles="bias"),
+        Rule(regularizers.from_weight_decay(1e-4), roles="kernel", ndim=2, expect=3),
+        Rule(regularizers.from_weight_decay(1e-2), paths="head/*"),
+        Rule(graphwd.times(0.1), paths="stem/*"),
+        Rule(regularizers.l1(1e-5), layers="Embedding"),
+    ]
+    recipe = replace(recipes()[0], policy=Policy(rules, mechanism="decoupled"))
+    changed = Policy(
+        [
+            rules[0],
+            Rule(regularizers.from_weight_decay(1e-3), roles="kernel", ndim=2, expect=3),
+            Rule(regularizers.from_weight_decay(1e-1), paths="head/*"),
+            rules[3],
+            Rule(regularizers.l1(1e-4), layers="Embedding"),
+        ]
+    )
+    assert recipe.with_strength(weight_decay=1e-3) == changed
+    assert recipe.with_strength(l2=5e-4) == changed
+    assert recipe.with_strength().mechanism == "decoupled"
+    assert recipe.with_strength(l2=0).rules[2] == Rule(regularizers.l2(0), paths="head/*")
+
+
+def test_depthwise_is_cleared_where_it_is_not_regularized() -> None:
     cleared = {name for name in KNOWN if decide(Policy.recipe(name), "depthwise") is None}
-    assert cleared == {"mobilenet", "mobilenetv2", "mobilenetv3"}
+    assert cleared == {"xception", "mobilenet", "mobilenetv2", "mobilenetv3"}
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,13 @@ def name_of(path):
 
 # What each file may import from: those before it. The ground floor comes first.
 FLOORS = [
-    {"errors", "importing", "collector", "tables", "values", "roles", "layout", "repeats"},
+    {"errors", "importing", "collector", "tables", "values", "roles", "ranks", "layout", "repeats"},
     {"regularizers", "files", "configs", "wiring", "_keras"},
     {"slots", "parsing", "policyfiles", "pairing", "window", "zipcopy"},
-    {"policy", "graph", "decisions", "sources", "walk", "weights", "shell"},
-    {"outcome", "drawing", "reach", "backends", "carrier"},
+    {"selectors", "multiples", "graph", "decisions", "sources", "walk", "weights", "shell"},
+    {"rules", "coverage"},
+    {"policy"},
+    {"outcome", "deciding", "drawing", "reach", "backends", "carrier"},
     {"summary", "saved", "serializing", "state"},
     {"page", "stored", "survey", "compiling"},
     {"plans"},

@@ -10,6 +10,7 @@
 | `Variable._shape`, `._dtype` | a shape that is a plain tuple, and a dtype, without asking the backend | `shape` and `dtype` are asked |
 | `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
 | `Function._nodes` and the like | put the calls of a shared layer back into their order | the calls keep the order of the traversal |
+| `global_state`: `object_name_uids`, `uninitialized_variables` | layers that are made for a look at them leave no trace | import error that says which Keras versions work |
 | `Trainer._compile_config`, `Optimizer._trainable_variables`, `._learning_rate` | compile arguments as the user gave them, serializable or not | what Keras can serialize is carried |
 
 What Keras's own methods are replaced with while layers are made is in `making`.
@@ -17,9 +18,10 @@ What Keras's own methods are replaced with while layers are made is in `making`.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -69,6 +71,24 @@ TRACKED = (TrackedList, TrackedDict, TrackedSet)
 
 LAYERS = "keras.src.layers."
 """Where Keras's own layers are; elsewhere a layer is taken for a third party's and probed."""
+
+
+@contextlib.contextmanager
+def unnoticed() -> Iterator[None]:
+    """A scope in which layers are made for a look at them, without leaving a trace."""
+    names = ("object_name_uids", "uninitialized_variables")
+    before = {
+        name: copy.copy(global_state.get_global_attribute(name))
+        for name in names
+        if global_state.get_global_attribute(name) is not None
+    }
+    state = random.getstate()  # of which Keras draws the seeds of initializers
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        for name in names:
+            global_state.set_global_attribute(name, before.get(name))
 
 
 def identity(cls: type) -> dict[str, Any]:
@@ -344,7 +364,7 @@ def decays(optimizer: Any, variable: Any) -> bool:
             optimizer._exclude_from_weight_decay_cache = remembered
 
 
-@contextmanager
+@contextlib.contextmanager
 def unchanged_globals() -> Iterator[None]:
     """A scope that leaves names' counters, seeds and Keras's dtype policy as they were."""
     names = global_state.get_global_attribute("object_name_uids")
