@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import warnings
 import weakref
 from collections import Counter
@@ -24,6 +25,10 @@ from graphwd.errors import ModelError
 
 Address: TypeAlias = tuple[tuple[str, ...], int, str, int]
 """Class names, which of the layers that these lead to, a weight's name, which of that name."""
+
+
+_AFFORDABLE = 10**8
+"""So many scalars are built a second time to see what a file brings back; that is 0.4 GB."""
 
 
 @dataclass
@@ -129,7 +134,7 @@ def current(layer: Any, carried: Carried) -> list[dict[str, Any]]:
 
 
 def as_saved(
-    layer: Any, carried: Carried, rebuild: Callable[[], Any]
+    layer: Any, carried: Carried, rebuild: Callable[[bool], Any]
 ) -> tuple[str, list[dict[str, Any]]]:
     """What a layer's config has of its penalties, so that they fit the layer that is loaded.
 
@@ -140,7 +145,8 @@ def as_saved(
     Args:
         layer: A carrying layer.
         carried: What it carries.
-        rebuild: Builds the layer anew from its own config; `None` where that can't be done here.
+        rebuild: Builds the layer anew from its own config, for `True` even where that takes as
+            much memory as the layer has; gives `None` where it can't be done here.
 
     Returns:
         The fingerprint of the weights that the loaded layer will have, and the penalties.
@@ -153,7 +159,8 @@ def as_saved(
     weights = fingerprint(walk.weights(layer))
     if carried.reloaded is None or carried.reloaded[0] != weights:
         with _keras.unnoticed():
-            other = rebuild()
+            size = sum(math.prod(_keras.shape_of(variable)) for variable in layer.weights)
+            other = rebuild(weights != carried.weights or size < _AFFORDABLE)
             if other is not None and not _is_complete(other):
                 other = None  # its first call will build the rest
             target = layer if other is None else other

@@ -62,9 +62,7 @@ class Carrier:
             A dict. `Layer.__new__` can't take the key `cls`, so the layer's class alone can't be
             made from it, which would drop the penalties.
         """
-        settle(self)
-        rebuild = functools.partial(_rebuilt, self)
-        weights, penalties = carried.as_saved(self, _carried_by(self), rebuild)
+        weights, penalties = _as_saved(self)
         return {
             **plain_config(self),
             GUARD: _REFUSAL,
@@ -102,9 +100,7 @@ class Carrier:
 
     def __reduce__(self) -> Any:
         """Pickles and copies the layer as its own class does, and then what it carries."""
-        settle(self)
-        rebuild = functools.partial(_rebuilt, self)
-        weights, penalties = carried.as_saved(self, _carried_by(self), rebuild)
+        weights, penalties = _as_saved(self)
         with as_itself(self, guarded=False):
             function, arguments, *state = self.__reduce__()
         return _unpickled, (function, arguments, penalties, weights), *state
@@ -253,6 +249,11 @@ def _carried_by(layer: Any) -> carried.Carried:
     return vars(layer)[RECORD]  # type: ignore[no-any-return] # attributes have no static type
 
 
+def _as_saved(layer: Any) -> tuple[str, list[dict[str, Any]]]:
+    settle(layer)
+    return carried.as_saved(layer, _carried_by(layer), functools.partial(_rebuilt, layer))
+
+
 def _loaded(base: Any, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
     config = dict(config)
     config.pop(GUARD, None)
@@ -264,10 +265,11 @@ def _loaded(base: Any, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any
     return attach(layer, record["penalties"], record["weights"])
 
 
-def _rebuilt(layer: Any) -> Any:
+def _rebuilt(layer: Any, with_values: bool) -> Any:
     """The layer that a file would bring back; `None` where that shows only when it is loaded."""
     # Without values if that will do: it does not where an optimizer is made along with the layer.
-    for scope in (keras.StatelessScope(initialize_variables=False), contextlib.nullcontext()):
+    scopes = [keras.StatelessScope(initialize_variables=False), contextlib.nullcontext()]
+    for scope in scopes[: 1 + with_values]:
         try:
             with scope, warnings.catch_warnings():
                 warnings.simplefilter("ignore")

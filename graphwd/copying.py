@@ -92,7 +92,7 @@ class Copier:
     def __init__(self) -> None:
         self.copies: dict[int, Any] = {}
         self._originals: list[Any] = []  # alive, so that their ids stay their own
-        self._identifying: list[Any] = []
+        self._identifying: dict[int, Any] = {}
         self._rules: dict[type, Rule] = {}
         self._graphs: list[Any] = []
 
@@ -144,15 +144,20 @@ class Copier:
             return self._local
         if issubclass(cls, np.ndarray):
             return self._array
-        if cls in _CONTAINERS:
-            return self._container
+        container = self._container(cls)
+        if container is not None and (cls in _CONTAINERS or _is_plain(cls)):
+            return container
         if hasattr(cls, "__wrapped__") and "ObjectProxy" in {base.__name__ for base in cls.__mro__}:
             return lambda value: self._noted(value, cls(self.copy(value.__wrapped__)))
-        if "__deepcopy__" in dir(cls) and not issubclass(cls, _CONTAINERS):
+        if hasattr(cls, "__deepcopy__") and container is None:
             return self._by_deepcopy
-        if _is_plain(cls):
-            return self._container if issubclass(cls, _CONTAINERS) else self._object
-        return self._reduced
+        return self._object if container is None and _is_plain(cls) else self._reduced
+
+    def _container(self, cls: type) -> Rule | None:
+        """How containers of a class are copied, if it is one of Python's."""
+        rules = {list: self._list, dict: self._dict, set: self._set}
+        rules |= {tuple: self._tuple, frozenset: self._tuple}
+        return next((rule for base, rule in rules.items() if issubclass(cls, base)), None)
 
     def _noted(self, original: Any, copy: Any) -> Any:
         self.copies[id(original)] = copy
@@ -169,24 +174,21 @@ class Copier:
 
     def _attributes(self, original: Any, copy: Any, left_out: frozenset[str] = frozenset()) -> None:
         attributes = _keras.lasting(original) if hasattr(original, "__dict__") else {}
-        for name, value in attributes.items():
-            if type(value) not in _ATOMS and name not in left_out:
-                attributes[name] = self._attribute(original, name, value)
-        if attributes:
-            vars(copy).update(attributes)
-        for name in _slots_of(type(original)):
-            if hasattr(original, name):
-                value = self._attribute(original, name, getattr(original, name))
-                object.__setattr__(copy, name, value)
-
-    def _attribute(self, original: Any, name: str, value: Any) -> Any:
+        slots = [name for name in _slots_of(type(original)) if hasattr(original, name)]
+        name = ""
         try:
-            return self.copy(value)
+            for name, value in attributes.items():
+                if type(value) not in _ATOMS and name not in left_out:
+                    attributes[name] = self.copy(value)
+            for name in slots:
+                object.__setattr__(copy, name, self.copy(getattr(original, name)))
         except Uncopied as error:
             if error.owner is None:
                 error.names.insert(0, name)
                 error.owner = original if isinstance(original, keras.Layer) else None
             raise
+        if attributes:
+            vars(copy).update(attributes)
 
     def _variable(self, original: Any) -> Any:
         copy = self._noted(original, object.__new__(type(original)))
@@ -206,26 +208,39 @@ class Copier:
 
     # Containers, functions, and what Python has besides
 
-    def _container(self, original: Any) -> Any:
-        cls = type(original)
-        base = next(each for each in (OrderedDict, *_CONTAINERS) if issubclass(cls, each))
-        if base in (tuple, frozenset):
-            items = [self.copy(item) for item in original]
-            if all(map(operator.is_, items, original)):
-                return original
-            return self._noted(original, base.__new__(cls, items))
-        copy = self._noted(original, base.__new__(cls))
-        if base is list:
-            list.extend(copy, [v if type(v) in _ATOMS else self.copy(v) for v in original])
-        elif base is set:
-            set.update(copy, [self.copy(item) for item in original])
-            self._identifying.append(copy)
-        else:
-            for key, value in base.items(original):
-                base.__setitem__(copy, self.copy(key), self.copy(value))
-            if any(type(key) is int for key in original):
-                self._identifying.append(copy)
-        if cls is not base:
+    def _list(self, original: Any) -> Any:
+        copy = self._noted(original, list.__new__(type(original)))
+        list.extend(copy, [v if type(v) in _ATOMS else self.copy(v) for v in original])
+        return self._with_attributes(original, copy)
+
+    def _dict(self, original: Any) -> Any:
+        base: Any = OrderedDict if isinstance(original, OrderedDict) else dict
+        copy = self._noted(original, base.__new__(type(original)))
+        for key, value in base.items(original):
+            if type(key) is int:
+                self._identifying[id(copy)] = copy
+            elif type(key) not in _ATOMS:
+                key = self.copy(key)
+            base.__setitem__(copy, key, value if type(value) in _ATOMS else self.copy(value))
+        return self._with_attributes(original, copy)
+
+    def _set(self, original: Any) -> Any:
+        copy = self._noted(original, set.__new__(type(original)))
+        if original:
+            set.update(copy, [v if type(v) in _ATOMS else self.copy(v) for v in original])
+            self._identifying[id(copy)] = copy
+        return self._with_attributes(original, copy)
+
+    def _tuple(self, original: Any) -> Any:
+        """A tuple or frozen set can't change, but what it holds may."""
+        items = [item if type(item) in _ATOMS else self.copy(item) for item in original]
+        if all(map(operator.is_, items, original)):
+            return original
+        base = tuple if isinstance(original, tuple) else frozenset
+        return self._noted(original, base.__new__(type(original), items))
+
+    def _with_attributes(self, original: Any, copy: Any) -> Any:
+        if hasattr(original, "__dict__"):
             self._attributes(original, copy)
         return copy
 
@@ -378,7 +393,7 @@ class Copier:
             if isinstance(original, keras.Variable):
                 copy = self.copies[id(original)]
                 keys[_keras.key_of(original)] = _keras.key_of(copy)
-        for container in self._identifying:
+        for container in self._identifying.values():
             _exchange(container, ids)
         for original in self._originals:
             if isinstance(original, keras.optimizers.Optimizer):
@@ -431,6 +446,7 @@ def _base_of(container: Any) -> Any:
     return next(each for each in (list, dict, set) if isinstance(container, each))
 
 
+@functools.cache
 def _slots_of(cls: type) -> tuple[str, ...]:
     """The attributes that a class keeps outside of `__dict__`."""
     names = []

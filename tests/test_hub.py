@@ -32,6 +32,10 @@ LACKING = {"LlamaBackbone of tied embeddings": "token_embedding"}
 CONSTANTS = {"Gemma3nCausalLM"}
 
 
+# keras-hub can't load their presets, rewritten or not: it takes its backbone's dtype for a config.
+WITHOUT_PRESET = {"MoonshineAudioToText"}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def modules_are_not_garbage():
     """Most objects are those of imported modules, which the collector would look at every time."""
@@ -83,7 +87,7 @@ def assert_reloads(name, rewritten, path, inputs=None):
 
 def assert_preset(name, rewritten, folder):
     """A preset names the class of what is in it, and that class loads it."""
-    if name in hub.NOT_RELOADABLE:
+    if name in hub.NOT_RELOADABLE or name in WITHOUT_PRESET:
         return
     cls = carrier.base_class(type(rewritten))
     rewritten.save_to_preset(str(folder))
