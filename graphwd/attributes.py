@@ -22,7 +22,9 @@ _PAIRED: Any = (
     *(keras.random.SeedGenerator, keras.KerasTensor),
 )
 _CONFIGURED: Any = (keras.initializers.Initializer, keras.constraints.Constraint)
+_REGULARIZERS: Any = (keras.regularizers.Regularizer, type(None))
 _RUNNING = ("history", "train_function", "test_function", "predict_function", "stop_training")
+_NAMES = ("name", "input_names", "output_names")  # which the graph's comparison translates
 _WRAPPED = ("build", "quantize")  # of which Keras gives each layer its own
 _ATOMS = (str, int, float, complex, bytes, type(None))
 
@@ -46,7 +48,11 @@ class Comparison:
         """Yields the names of the public attributes in which two objects differ."""
         held, kept = _public(ours), _public(theirs)
         for name in {**held, **kept}:
-            if not (name in held and name in kept and self.same(held[name], kept[name])):
+            if name in held and name in kept:
+                same = self.same(held[name], kept[name])
+            else:  # loading sets flags that are not there before
+                same = held.get(name, kept.get(name)) in (None, False)
+            if not same:
                 yield name
         for name, (mine, its) in _keras.modes(ours, theirs).items():
             if not self.same(mine, its):
@@ -56,6 +62,8 @@ class Comparison:
         """Whether two values mean the same."""
         if one is other or (id(one), id(other)) in self._seen:
             return True
+        if isinstance(one, _REGULARIZERS) and isinstance(other, _REGULARIZERS):
+            return True  # compared with the plan, wherever they are kept
         if not same_class(type(one), type(other)):
             return False
         if isinstance(one, _ATOMS):
@@ -132,7 +140,7 @@ def _public(value: Any) -> dict[str, Any]:
         for name, held in vars(value).items()
         if name[0] != "_"
         and not name.endswith(SUFFIX)
-        and name not in _RUNNING
+        and name not in (*_RUNNING, *_NAMES)
         and name not in _WRAPPED
     }
 

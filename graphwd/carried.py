@@ -158,7 +158,7 @@ def as_saved(
         return carried.weights, current(layer, carried)
     weights = fingerprint(walk.weights(layer))
     if carried.reloaded is None or carried.reloaded[0] != weights:
-        with _keras.unnoticed():
+        with _keras.unchanged_globals():
             size = sum(math.prod(_keras.shape_of(variable)) for variable in layer.weights)
             other = rebuild(weights != carried.weights or size < _AFFORDABLE)
             if other is not None and not _is_complete(other):

@@ -22,7 +22,7 @@ import operator
 import threading
 import types
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -362,7 +362,7 @@ class Copier:
                 lambda tensor: self.copy(_keras.maker(tensor)).output, _keras.inputs_of(original)
             ),
             clone_function=self.copy,
-            call_function=_called,
+            call_function=self._called,
         )
         for ours, theirs in _keras.paired_calls(original, clone):
             self._noted(ours, theirs)
@@ -373,6 +373,12 @@ class Copier:
         vars(copy).update(graph)
         self._graphs.append(copy)
         return copy
+
+    def _called(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls a copy in its graph; weights and arrays among the arguments are copies, too."""
+        own = lambda value: value if isinstance(value, keras.KerasTensor) else self.copy(value)
+        args, kwargs = keras.tree.map_structure(own, (args, kwargs))
+        return _called(layer, *args, **kwargs)
 
     def _input(self, original: Any) -> Any:
         """An input layer has a tensor of its own, which its config tells all about."""
@@ -422,23 +428,61 @@ def _called(layer: Any, *args: Any, **kwargs: Any) -> Any:
         return layer(*args, **kwargs)
     inner = [each for _, _, each in walk.layers_within(layer)]
     attributes = [(vars(each), dict(vars(each))) for each in inner]
-    contents = [
-        (value, _base_of(value)(value))
+    kept = [
+        value
         for each, (_, before) in zip(inner, attributes, strict=True)
         if not walk.is_stock(each)
         for name, value in before.items()
-        if issubclass(type(value), (list, dict, set)) and name not in _keras.CALLS
+        if name not in _keras.CALLS and type(value) not in _ATOMS
     ]
+    restores = _restores(kept)
     outputs = layer(*args, **kwargs)
     for now, before in attributes:
         for name in now.keys() - before.keys():
             del now[name]
         now.update({name: value for name, value in before.items() if name not in _keras.CALLS})
-    for value, before in contents:
-        base = _base_of(value)
-        base.clear(value)  # those who track the container need not be told
-        (base.extend if base is list else base.update)(value, before)
+    for restore in restores:
+        restore()
     return outputs
+
+
+def _restores(values: list[Any]) -> list[Callable[[], Any]]:
+    """What gives containers, arrays and plain objects, and what is in them, their content back."""
+    restores: list[Callable[[], Any]] = []
+    seen: set[int] = set()
+    while values:
+        value = values.pop()
+        cls = type(value)
+        if cls in _ATOMS or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if issubclass(cls, (list, dict, set)):
+            base = _base_of(value)
+            restores.append(functools.partial(_refill, base, value, base(value)))
+            values.extend(base.values(value) if base is dict else value)
+        elif issubclass(cls, (tuple, frozenset, deque)):
+            values.extend(value)
+            if issubclass(cls, deque):
+                restores.append(functools.partial(_refill, deque, value, list(value)))
+        elif issubclass(cls, np.ndarray) and value.flags.writeable:
+            restores.append(functools.partial(np.copyto, value, value.copy()))
+        elif issubclass(cls, np.random.Generator):
+            state = value.bit_generator.state
+            restores.append(functools.partial(setattr, value.bit_generator, "state", state))
+        elif (
+            hasattr(value, "__dict__")
+            and not issubclass(cls, (*reachable.STATEFUL, keras.KerasTensor, *_SHARED))
+            and _is_plain(cls)
+        ):
+            restores.append(functools.partial(_refill, dict, vars(value), dict(vars(value))))
+            values.extend(vars(value).values())
+    return restores
+
+
+def _refill(base: Any, container: Any, content: Any) -> None:
+    """Gives a container its content back; those who track it need not be told."""
+    base.clear(container)
+    (base.update if base in (dict, set) else base.extend)(container, content)
 
 
 def _base_of(container: Any) -> Any:

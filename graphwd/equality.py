@@ -262,7 +262,9 @@ def _object_differences(pairs: Pairs) -> list[str]:
     elif compiled and original.optimizer is not None:
         problems += [
             f"the optimizer {difference} in the rewritten model"
-            for difference in comparison.optimizer_differences(original.optimizer, copy.optimizer)
+            for difference in attributes.Comparison(comparison.variables).optimizer_differences(
+                original.optimizer, copy.optimizer
+            )
         ]
     return problems
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from graphwd import carrier, regularizers, serializing, survey, values, verification, walk
+from graphwd import carrier, holders, regularizers, serializing, survey, values, verification, walk
 from graphwd.errors import EquivalenceError, ModelError
 from graphwd.plans import Plan
-from graphwd.slots import SUFFIX, Pointer, set_regularizers
+from graphwd.slots import SUFFIX, Slot, set_regularizers
 
 
 def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
@@ -117,7 +118,11 @@ def _edit_unit(
     restores.append(carrier.snapshot(unit.layer))
     for pointer, index in in_config.items():
         regularizer = _made(decisions[index].after, made)
-        for holder, attribute in _holders(found, unit, pointer, index):
+        slot = found.slots[index]
+        held = holders.of_slot(unit, pointer, slot.role, index)
+        if not held:
+            _set_in_containers(unit, index, slot, regularizer, restores)
+        for holder, attribute in held:
             setattr(holder, attribute, regularizer)
     for variable, after in on_variables:
         variable.regularizer = _made(after, made)
@@ -133,49 +138,17 @@ def _made(serialized: regularizers.Serialized | None, made: dict[int, Any]) -> A
     return made[id(serialized)]
 
 
-def _holders(
-    found: survey.Survey, unit: survey.Unit, pointer: Pointer, index: int
-) -> list[tuple[Any, str]]:
-    """The attributes from which a layer's get_config reads a slot.
-
-    They are on the unit or on a layer inside it: on the one whose own config has the slot, and on
-    those that were made from its arguments (the cell of an LSTM, the projections of
-    MultiHeadAttention), which Keras asks for the config or not as it likes.
-    """
-    name = str(pointer[-1])
-    top = unit.layer if len(pointer) <= 2 else _layer_at(unit.layer, pointer)
-    others = {  # layers that have a weight of this role which another argument sets
-        id(weight.owner)
-        for place, weight in enumerate(unit.weights)
-        if unit.governs.get(place) != index and walk.role_of(weight) == found.slots[index].role
-    }
-    inner = [layer for _, _, layer in walk.layers_within(top) if id(layer) not in others]
-    holders = [
-        (layer, attribute)
-        for layer in ([top] if found.slots[index].role == "activity" else [top, *inner[1:]])
-        for attribute in (name, f"_{name}")
-        if attribute in vars(layer)
-    ]
-    if not holders:
-        slot = found.slots[index]
+def _set_in_containers(
+    unit: survey.Unit, index: int, slot: Slot, regularizer: Any, restores: list[Callable[[], None]]
+) -> None:
+    """Sets a slot that a layer keeps in a dict or a list, where it is found by what it holds."""
+    held = next(unit.weights[w].variable.regularizer for w, s in unit.governs.items() if s == index)
+    places = holders.of_value(unit.layer, held)
+    if held is None or not places:
         raise ModelError(
-            f"Layer {unit.layer.name!r} has no attribute {slot.role}{SUFFIX} that holds the slot "
-            f"{slot.path}; rewrite without in_place=True instead."
+            f"Layer {unit.layer.name!r} has no attribute {slot.role}{SUFFIX} that holds what its "
+            f"config tells of {slot.path}, so it can't be set; give it that attribute."
         )
-    return holders
-
-
-def _layer_at(layer: Any, pointer: Pointer) -> Any:
-    """The layer inside a unit whose config a pointer leads to, known by its name."""
-    value: Any = serializing.serialize(layer)
-    name = None
-    for key in pointer[:-1]:
-        value = value[key]
-        if isinstance(value, dict) and isinstance(value.get("class_name"), str):
-            config = value.get("config")
-            if isinstance(config, dict) and isinstance(config.get("name"), str):
-                name = config["name"]
-    for _, _, inner in walk.layers_within(layer):
-        if inner.name == name:
-            return inner
-    return layer
+    for container, key in places:
+        restores.append(functools.partial(container.__setitem__, key, held))
+        container[key] = regularizer

@@ -6,8 +6,8 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,29 +20,39 @@ if TYPE_CHECKING:
 
     from graphwd.policy import Policy
 
+_SELECTORS = {
+    "ndim": ("N", "With a strength alone: weights of so many dimensions, as 4 or '>=2'."),
+    "roles": ("GLOB", "With a strength alone: weights of a role, as kernel or '!*bias*'."),
+    "layers": ("GLOB", "With a strength alone: weights of a class of layers."),
+    "paths": ("GLOB", "With a strength alone: weights by path. May be repeated, as the others."),
+}
+"""Options that select weights for a strength that comes without a policy or a recipe."""
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class PolicyChoice:
-    """Which policy: a file or a recipe with its strength.
+    """Which policy: a file, a recipe with its strength, or a strength and what it is for.
 
     Attributes:
-        policy_file: A policy file's path, or `None`.
+        policy_file: A policy file's path, or a recipe's name, or `None`.
         recipe: A recipe's name, or `None`.
-        weight_decay: The recipe's strength in the papers' unit, or `None`.
-        l2: The recipe's strength as a factor of L2, or `None`.
+        weight_decay: The strength in the papers' unit, or `None`.
+        l2: The strength as a factor of L2, or `None`.
+        selectors: What the strength is for, as for `graphwd.Rule`.
     """
 
     policy_file: str | None
     recipe: str | None
     weight_decay: float | None
     l2: float | None
+    selectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def given(self) -> bool:
         """Whether anything was chosen."""
-        return any(
+        return bool(self.selectors) or any(
             option is not None
             for option in (self.policy_file, self.recipe, self.weight_decay, self.l2)
         )
@@ -57,16 +67,28 @@ class PolicyChoice:
             UsageError: when it is none or two.
             PolicyError: when it is not valid.
         """
+        strength = self.weight_decay is not None or self.l2 is not None
+        if self.policy_file is None and self.recipe is None and strength:
+            return self._rule()
+        if self.selectors:
+            raise click.UsageError(
+                f"--{next(iter(self.selectors))} is for --weight-decay or --l2 alone: policy files "
+                "and recipes have rules of their own.",
+                click.get_current_context(),
+            )
         if (self.policy_file is None) == (self.recipe is None):
             raise click.UsageError(
                 "Give the policy as --policy FILE or as --recipe NAME"
                 + (", not both." if self.recipe else "; 'graphwd recipes' lists the recipes."),
                 click.get_current_context(),
             )
-        from graphwd.policy import Policy
+        from graphwd.policy import Policy, recipes
 
-        if self.recipe is not None:
-            return Policy.recipe(self.recipe, weight_decay=self.weight_decay, l2=self.l2)
+        recipe = self.recipe
+        if self.policy_file in {known.name for known in recipes()}:
+            recipe = self.policy_file
+        if recipe is not None:
+            return Policy.recipe(recipe, weight_decay=self.weight_decay, l2=self.l2)
         if self.weight_decay is not None or self.l2 is not None:
             raise click.UsageError(
                 "--weight-decay and --l2 are for --recipe: a policy file has its own strengths.",
@@ -74,6 +96,20 @@ class PolicyChoice:
             )
         assert self.policy_file is not None
         return Policy.load(self.policy_file)
+
+    def _rule(self) -> Policy:
+        """The policy of a strength and its selectors; without any, that of a bare regularizer."""
+        from graphwd.policy import Policy, Rule, bare
+
+        if self.weight_decay is not None and self.l2 is not None:
+            raise click.UsageError(
+                "Give --weight-decay or --l2, not both: a weight decay of X is an L2 of X/2.",
+                click.get_current_context(),
+            )
+        unit = "l2" if self.weight_decay is None else "weight_decay"
+        entry = {unit: getattr(self, unit), **self.selectors}
+        rule = Rule.from_entry(entry, 1)
+        return Policy([rule if self.selectors else bare(rule.regularizer)])
 
 
 @dataclass(frozen=True)
@@ -234,18 +270,22 @@ def policy_options(function: _Function) -> _Function:
         l2: float | None,
         **more: Any,
     ) -> Any:
-        return function(*args, choice=PolicyChoice(policy_file, recipe, weight_decay, l2), **more)
+        selectors = {key: given for key in _SELECTORS if (given := more.pop(key))}
+        choice = PolicyChoice(policy_file, recipe, weight_decay, l2, selectors)
+        return function(*args, choice=choice, **more)
 
     made: Any = command
+    for key, (metavar, text) in reversed(_SELECTORS.items()):
+        made = click.option(f"--{key}", multiple=True, metavar=metavar, help=text)(made)
     for option in (
         click.option(
-            "--l2", type=float, metavar="X", help="Strength for --recipe: a factor of L2."
+            "--l2", type=float, metavar="X", help="Strength, or that of --recipe: a factor of L2."
         ),
         click.option(
             "--weight-decay",
             type=float,
             metavar="X",
-            help="Strength for --recipe, in the papers' unit: the same as --l2 X/2.",
+            help="Strength, or that of --recipe, in the papers' unit: the same as --l2 X/2.",
         ),
         click.option(
             "--recipe",
@@ -259,7 +299,7 @@ def policy_options(function: _Function) -> _Function:
             "policy_file",
             type=click.Path(),
             metavar="FILE",
-            help="A policy file, .toml or .json.",
+            help="A policy file, .toml or .json, or a recipe's name.",
         ),
     ):
         made = option(made)

@@ -79,6 +79,9 @@ def _reached(roots: Iterable[Any], *, first: bool, inside: bool) -> list[Any]:
                 )
             elif isinstance(value, weakref.ReferenceType):
                 reached.append(value())
+            elif isinstance(value, keras.Function):
+                reached += _keras.constants_of(value)
+                open_ends.append(value)
             else:
                 open_ends.append(value)
         reached += gc.get_referents(*open_ends)

@@ -194,6 +194,8 @@ class Rule:
         Returns:
             A boolean, or `None` when the slot's number of dimensions is not known, or not one.
         """
+        if slot.role == "activity" and self.regularizer is not None and not self._names_activity:
+            return False  # a rule for all weights penalises no activations
         if not (
             (self.roles is None or selectors.matcher(self.roles)((slot.role,)))
             and (self.layers is None or selectors.matcher(self.layers)(slot.layers))
@@ -205,6 +207,12 @@ class Rule:
         if slot.role == "activity":  # it is no weight
             return False
         return selectors.ndim_selects(self.ndim, slot.ndims)
+
+    @property
+    def _names_activity(self) -> bool:
+        """Whether a pattern other than `*` asks for activations."""
+        named = tuple(role for role in self.roles or () if role != "*" and role[:1] != "!")
+        return bool(named) and selectors.matcher(named)(("activity",))
 
     def to_dict(self) -> dict[str, Any]:
         """The rule as plain data, as it stands in a policy file.

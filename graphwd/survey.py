@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from graphwd import _keras, probing, regularizers, roles, walk
+from graphwd import _keras, holders, probing, regularizers, roles, walk
 from graphwd.serializing import serialize
 from graphwd.slots import Pointer, Slot, find_slots
 
@@ -79,6 +79,8 @@ def survey(model: Any, *, calls: bool = True) -> Survey:
     serialized = serialize(model, calls=calls)
     units, pointers = _units(model)
     slots = _slots(serialized, units, pointers)
+    for unit in units:
+        _leave_to_the_carrier(unit, slots)
     trainable = {id(variable) for variable in model.trainable_variables}
     differences: list[str] = []
     memory: dict[str, dict[int, Pointer]] = {}
@@ -183,7 +185,7 @@ def _unreached(unit: Unit, weight: walk.Weight, trainable: set[int]) -> Slot:
     role = walk.role_of(weight)
     before = weight.variable.regularizer
     return Slot(
-        path="/".join((*unit.names, *weight.names, role)),
+        path="/".join((*unit.names, *walk.steady_names(unit.layer, weight.names), role)),
         role=role,
         layers=(*unit.layers, *weight.layers) or (walk.class_name(unit.layer),),
         regularizer=regularizers.serialize(before),
@@ -289,6 +291,16 @@ def _slots(
         for unit, pointer in local:
             unit.slots[pointer] = index
     return slots
+
+
+def _leave_to_the_carrier(unit: Unit, slots: list[Slot]) -> None:
+    """Takes empty slots out that no attribute of the layer holds, so that they can't be set."""
+    if walk.is_stock(unit.layer):
+        return
+    for pointer, index in list(unit.slots.items()):
+        slot = slots[index]
+        if slot.regularizer is None and not holders.of_slot(unit, pointer, slot.role, index):
+            del unit.slots[pointer]
 
 
 def _governed(

@@ -13,7 +13,7 @@ from graphwd.roles import prefix_for
 from graphwd.slots import SUFFIX
 
 _NUMBER = re.compile(r"_\d+$")
-_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_TO_WORD, _SMALL_TO_CAPITAL = re.compile("(.)([A-Z][a-z]+)"), re.compile("([a-z])([A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,35 @@ def _name_within(layer: Any, variable: Any) -> str:
     return f"variable_{number}" if number else "variable"
 
 
-def _is_made_up(variable: Any) -> bool:
-    kind = _CAPITAL.sub("_", type(variable).__name__).lower()
-    return plain_name(variable.name) == kind
+def steady_names(layer: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """The names of sublayers on the way, where those that Keras made up are numbered in each layer.
+
+    Args:
+        layer: The layer where the way begins.
+        names: Names of layers within it, as a `Weight` has them.
+
+    Returns:
+        A tuple of names that don't depend on what was built before.
+    """
+    steady: list[str] = []
+    for name in names:
+        inner = _keras.sublayers(layer)
+        layer = next(one for one in inner if one.name == name)
+        made_up = [one for one in inner if type(one) is type(layer) and _is_made_up(one)]
+        number = next((n for n, one in enumerate(made_up) if one is layer), None)
+        kind = _snake_case(class_name(layer))
+        steady.append(name if number is None else f"{kind}_{number}" if number else kind)
+    return tuple(steady)
+
+
+def _is_made_up(named: Any) -> bool:
+    """Whether Keras made up the name of a variable or layer: that of its class, and a number."""
+    return plain_name(named.name) == _snake_case(type(named).__name__)
+
+
+def _snake_case(name: str) -> str:
+    """A class's name as Keras writes it into the names that it makes up."""
+    return _SMALL_TO_CAPITAL.sub(r"\1_\2", _TO_WORD.sub(r"\1_\2", name)).lower()
 
 
 def plain_name(name: str) -> str:

@@ -135,7 +135,7 @@ def test_an_existing_target_needs_force(folder, way):
 def test_a_model_may_be_rewritten_in_its_place(folder, way):
     result = invoke("rewrite", "model.keras", "model.keras", "--recipe", "vgg", "--force", *way)
     assert result.exit_code == 0, result.output
-    assert len(penalties("model.keras")) == 7
+    assert len(penalties("model.keras")) == 3
 
 
 def test_strength_goes_to_the_recipe(folder):
@@ -145,12 +145,37 @@ def test_strength_goes_to_the_recipe(folder):
         assert after == {strength}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "policy"),
+    [
+        (["--l2", "0.5"], keras.regularizers.L2(0.5)),
+        (["--weight-decay", "0.5", "--ndim", "4"], graphwd.Rule(graphwd.weight_decay(0.5), ndim=4)),
+        (
+            ["--l2", "0.5", "--ndim", ">=2", "--roles", "!*bias*", "--roles", "!depthwise"],
+            graphwd.Rule(keras.regularizers.L2(0.5), ndim=">=2", roles=["!*bias*", "!depthwise"]),
+        ),
+        (
+            ["--l2", "0.5", "--layers", "Dense", "--paths", "*/kernel"],
+            graphwd.Rule(keras.regularizers.L2(0.5), layers="Dense", paths="*/kernel"),
+        ),
+        (["--policy", "no-bias"], "no-bias"),
+        (["--policy", "no-bias", "--l2", "0.5"], Policy.recipe("no-bias", l2=0.5)),
+    ],
+)
+def test_a_strength_alone_is_a_policy_and_so_is_a_recipes_name(folder, arguments, policy):
+    result = invoke("plan", "model.keras", "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    expected = graphwd.plan("model.keras", policy).to_dict()
+    assert json.loads(result.stdout)["policy"] == expected["policy"]
+    assert json.loads(result.stdout)["edits"] == expected["edits"]
+
+
 def test_json_of_a_rewrite(folder):
     result = invoke("rewrite", "model.keras", "out.keras", "--recipe", "vgg", "--json")
     data = json.loads(result.stdout)
     assert data["target"] == "out.keras"
     assert data["bytes"] == os.path.getsize("out.keras")
-    assert len(data["edits"]) == 7
+    assert len(data["edits"]) == 3
 
 
 def test_a_failed_proof_writes_nothing_and_returns_1(folder, monkeypatch):
@@ -247,7 +272,7 @@ def test_verify_tells_by_its_exit_code(folder):
         assert result.stdout.startswith("equal but for the planned edits")
     result = invoke("verify", "model.keras", "out.keras", "--recipe", "no-bias")
     assert result.exit_code == 1
-    assert "head/bias: the config has L2(0.00025) instead of the planned none" in result.stdout
+    assert "head/kernel: the config has L2(0.00025) instead of the planned L2" in result.stdout
     assert result.stderr == ""
     result = invoke("verify", "model.keras", "out.keras", "--recipe", "no-bias", "--json")
     assert result.exit_code == 1
@@ -291,6 +316,10 @@ def test_a_rule_that_matches_nothing_is_one_warning(folder):
         (["plan", "model.keras", "--recipe", "moblnet"], ["did you mean 'mobilenet'?"]),
         (["recipes", "zzz"], ["uniform", "bert"]),
         (["plan", "model.keras", "--recipe", "vgg", "--policy", "p.toml"], ["not both"]),
+        (["plan", "model.keras", "--recipe", "vgg", "--ndim", "4"], ["--ndim", "--weight-decay"]),
+        (["plan", "model.keras", "--roles", "kernel"], ["--roles", "--l2"]),
+        (["plan", "model.keras", "--l2", "1", "--ndim", "two"], ["`ndim`", "'two'"]),
+        (["plan", "model.keras", "--l2", "1", "--weight-decay", "1"], ["not both"]),
         (["plan", "model.keras", "--policy", "decay.toml", "--l2", "1"], ["--recipe"]),
         (["plan", "model.keras", "--recipe", "vgg", "--l2", "-1"], ["at least 0"]),
         (["plan", "model.keras", "--recipe", "vgg", "--l2", "nan"], ["finite"]),

@@ -410,13 +410,41 @@ class Unnamed(layers.Layer):
         return x * self.first + self.second
 
 
-def test_roles_do_not_depend_on_what_was_built_before(tmp_path):
+class Nested(layers.Layer):
+    """A layer that leaves the names of its sublayers to Keras, but for one."""
+
+    def build(self, shape):
+        self.inner = [layers.Dense(3), layers.Dense(3, name="own"), Unnamed(), layers.Dense(3)]
+        for layer in self.inner:
+            layer.build(shape)
+
+    def call(self, x):
+        for layer in self.inner:
+            x = layer(x)
+        return x
+
+
+PATHS = [
+    *("nested/dense/kernel", "nested/dense/bias", "nested/own/kernel", "nested/own/bias"),
+    *("nested/unnamed/variable", "nested/unnamed/scale", "nested/unnamed/variable_1"),
+    *("nested/dense_1/kernel", "nested/dense_1/bias"),
+]
+
+
+def nested():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, Nested(name="nested")(inputs))
+
+
+def test_names_do_not_depend_on_what_was_built_before():
     def build():
         inputs = keras.Input((3,))
         x = Unnamed(name="one")(inputs)
         return keras.Model(inputs, Unnamed(name="two")(x))
 
     roles = ["variable", "scale", "variable_1"] * 2
+    assert [one.path for one in survey.survey(nested(), cloning.probe).slots if one.shapes] == PATHS
+    assert [one.path for one in survey.survey(nested(), cloning.probe).slots if one.shapes] == PATHS
     for _ in range(2):
         model = build()
         found = survey.survey(model, cloning.probe).slots

@@ -73,24 +73,6 @@ LAYERS = "keras.src.layers."
 """Where Keras's own layers are; elsewhere a layer is taken for a third party's and probed."""
 
 
-@contextlib.contextmanager
-def unnoticed() -> Iterator[None]:
-    """A scope in which layers are made for a look at them, without leaving a trace."""
-    names = ("object_name_uids", "uninitialized_variables")
-    before = {
-        name: copy.copy(global_state.get_global_attribute(name))
-        for name in names
-        if global_state.get_global_attribute(name) is not None
-    }
-    state = random.getstate()  # of which Keras draws the seeds of initializers
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        for name in names:
-            global_state.set_global_attribute(name, before.get(name))
-
-
 def identity(cls: type) -> dict[str, Any]:
     """What Keras writes about a class beside the config: module, class name, registered name."""
     serialized = serialize_with_public_class(cls, {})
@@ -217,6 +199,17 @@ def maker(tensor: Any) -> Any:
 def inputs_of(graph: Any) -> Any:
     """The symbolic inputs of a graph in the structure that it is called with."""
     return graph._inputs_struct
+
+
+def constants_of(graph: Any) -> list[Any]:
+    """What the calls of a graph have for arguments beside its tensors: weights, arrays, options."""
+    return [
+        argument
+        for nodes in graph._nodes_by_depth.values()
+        for node in nodes
+        for argument in keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+        if not isinstance(argument, keras.KerasTensor)
+    ]
 
 
 def plain_graph(graph: Any) -> Any:
@@ -367,17 +360,15 @@ def decays(optimizer: Any, variable: Any) -> bool:
 @contextlib.contextmanager
 def unchanged_globals() -> Iterator[None]:
     """A scope that leaves names' counters, seeds and Keras's dtype policy as they were."""
-    names = global_state.get_global_attribute("object_name_uids")
-    counted = None if names is None else dict(names)
+    names = ("object_name_uids", "uninitialized_variables")
+    before = {name: copy.copy(global_state.get_global_attribute(name)) for name in names}
     policy = keras.config.dtype_policy()
     python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
-        names = global_state.get_global_attribute("object_name_uids")
-        if names is not None:
-            names.clear()
-            names.update(counted or {})
+        for name in names:
+            global_state.set_global_attribute(name, before[name])
         if keras.config.dtype_policy() is not policy:
             keras.config.set_dtype_policy(policy)
         random.setstate(python)
