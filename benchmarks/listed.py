@@ -7,5 +7,7 @@ BENCHMARKS = {
     "growth": "how time grows with depth and width, up to 100,000 layers",
     "steps": "what does it cost per step? training steps, and the first one",
     "logger": "what does PenaltyLogger cost in an epoch?",
+    "scheduling": "what does StrengthScheduler cost per step?",
     "training": "does it train the same? loss and weights beside a hand-written penalty",
+    "transfer": "does it help? fine-tuning on few examples, over a sweep of strengths",
 }

@@ -20,7 +20,6 @@ from graphwd.importing import when_imported
 
 if TYPE_CHECKING:
     from graphwd.api import inspect, plan, rewrite, rewrite_file, verify, weight_decay
-    from graphwd.decoupling import decouple
     from graphwd.errors import (
         ArchiveError,
         EquivalenceError,
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
         PolicyError,
         UnreachableWeightError,
     )
-    from graphwd.logger import PenaltyLogger
     from graphwd.multiples import times
     from graphwd.plans import (
         DecoupledStrengthWarning,
@@ -38,11 +36,15 @@ if TYPE_CHECKING:
         UnmatchedRuleWarning,
     )
     from graphwd.policy import Policy, Rule
+    from graphwd.training.decoupling import decouple
+    from graphwd.training.l2sp import L2SP
+    from graphwd.training.logger import PenaltyLogger
+    from graphwd.training.scheduling import StrengthScheduler
     from graphwd.verification import Report
 
 _HOMES = {
     "api": ["inspect", "plan", "rewrite", "rewrite_file", "verify", "weight_decay"],
-    "decoupling": ["decouple"],
+    "training.decoupling": ["decouple"],
     "errors": [
         "ArchiveError",
         "EquivalenceError",
@@ -50,7 +52,9 @@ _HOMES = {
         "PolicyError",
         "UnreachableWeightError",
     ],
-    "logger": ["PenaltyLogger"],
+    "training.l2sp": ["L2SP"],
+    "training.logger": ["PenaltyLogger"],
+    "training.scheduling": ["StrengthScheduler"],
     "multiples": ["times"],
     "plans": [
         "DecoupledStrengthWarning",
@@ -65,6 +69,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "L2SP",
     "ArchiveError",
     "DecoupledStrengthWarning",
     "Edit",
@@ -77,6 +82,7 @@ __all__ = [
     "PolicyError",
     "Report",
     "Rule",
+    "StrengthScheduler",
     "UndecidedSlotWarning",
     "UnmatchedRuleWarning",
     "UnreachableWeightError",
@@ -108,9 +114,11 @@ def __dir__() -> list[str]:
 
 
 def _make_carrier_known() -> None:
-    """Registers the carrier with Keras, which looks it up by name when it loads a file."""
+    """Registers what Keras looks up by name when it loads a file: the carrier, an optimizer."""
     with contextlib.suppress(GraphwdError):  # an unknown Keras is reported by the first call
         importlib.import_module("graphwd.carrier")
+        importlib.import_module("graphwd.training.l2sp")
+        importlib.import_module("graphwd.training.optimizers")
 
 
 def _make_presets_known() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -85,7 +86,7 @@ def rewrite(
     model = graphwd.rewrite(model, graphwd.Rule(graphwd.weight_decay(1e-4), roles="kernel"))
     ```
     """
-    from graphwd import _keras, checks, copying, inplace, verification
+    from graphwd import _keras, checks, copying, inplace, starting, verification
     from graphwd.survey import of_copy
 
     checks.is_model(model, "rewrite")
@@ -97,13 +98,16 @@ def rewrite(
         checks.regularizers_fit(found, decided)
         checks.warn_of_unbuilt(found)
         checks.warn_of_unused_penalties(model)
+        starts = starting.before(found)
         if in_place:
-            return inplace.edit(found, decided, verify=bool(verify))
-        copy, copies = copying.copied(model)
-        inplace.edit(of_copy(found, copy, copies), decided, verify=False)
-        if verify:
-            verification.prove(found, decided, copy, outputs=verify == "outputs")
-        return copy
+            result = inplace.edit(found, decided, verify=bool(verify))
+        else:
+            result, copies = copying.copied(model)
+            inplace.edit(of_copy(found, result, copies), decided, verify=False)
+            if verify:
+                verification.prove(found, decided, result, outputs=verify == "outputs")
+        starting.keep(found, decided, starts, result)
+        return result
 
 
 def _planned(model: Any, policy: Any, *, calls: bool = True) -> tuple[Survey, Plan]:
@@ -172,13 +176,28 @@ def plan(model: Any, policy: Any) -> Plan:
 
 
 def inspect(model: Any) -> Plan:
-    """Says what is penalised now.
+    """Says what is penalised now, and what the optimizer decays beside.
+
+    For a compiled model a table says of every weight by what coefficient the optimizer decays it,
+    and why not where it doesn't: in a step it subtracts `learning_rate * decay * w`. Notes name
+    what may surprise: weights that are decayed twice, biases and normalization that decay,
+    exclusions that match nothing or were replaced, penalties that an adaptive optimizer divides,
+    and training steps that leave the penalties out.
 
     Args:
-        model: A live `keras.Model`, or the path of a `.keras` or `.h5` file.
+        model: A live `keras.Model`, or the path of a `.keras` or `.h5` file, for which it says what
+            the optimizer does once the file is loaded.
 
     Returns:
-        A `Plan` without edits whose table lists what every slot holds.
+        A `Plan` without edits whose tables list what every slot holds and what decays it; the
+        latter is under `decays` in `to_dict()`.
+
+    Example:
+
+    ```python
+    print(graphwd.inspect(model))
+    graphwd.inspect("model.keras").to_dict()["decays"]
+    ```
     """
     if isinstance(model, (str, os.PathLike)):
         from graphwd import archive
@@ -187,13 +206,24 @@ def inspect(model: Any) -> Plan:
     from graphwd import checks
     from graphwd.measure import Weights
     from graphwd.survey import survey
+    from graphwd.training import decaying
 
     checks.is_model(model, "inspect")
     found = survey(model)
     decisions = tuple(Decision(slot, None, slot.regularizer) for slot in found.slots)
     source = f"model {model.name!r}"
-    notes = tuple(found.notes)
-    return Plan(None, decisions, source, notes, serialized=found.serialized, measure=Weights(found))
+    decays = decaying.decays(found)
+    unused = checks.unused_penalties(model)
+    notes = (*found.notes, *(decays.notes() if decays else ()), *([unused] if unused else ()))
+    return Plan(
+        None,
+        decisions,
+        source,
+        notes,
+        serialized=found.serialized,
+        measure=Weights(found),
+        decays=decays,
+    )
 
 
 def verify(
@@ -232,9 +262,14 @@ def verify(
             keras.saving.load_model(m) if is_file else m
             for m, is_file in zip((original, rewritten), files, strict=True)
         )
-    return verification.verify_models(
+    report = verification.verify_models(
         original, rewritten, chosen, outputs=outputs, unsaved=not any(files)
     )
+    if not report.ok:
+        return report
+    from graphwd import starting
+
+    return dataclasses.replace(report, problems=tuple(starting.differences(original, rewritten)))
 
 
 def rewrite_file(

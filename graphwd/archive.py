@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from graphwd import regularizers
 from graphwd.configs import serialize_config
-from graphwd.errors import EquivalenceError
+from graphwd.decays import from_config
+from graphwd.errors import EquivalenceError, PolicyError
 from graphwd.files import Path, same_content, same_range
 from graphwd.plans import Decision, Plan, make_plan
 from graphwd.policy import Policy
@@ -86,7 +87,10 @@ def _planned(archive: Archive, policy: Policy | None) -> Plan:
     }
     if policy is not None:
         return make_plan(slots, policy, **more)
-    return Plan(None, tuple(Decision(slot, None, slot.regularizer) for slot in slots), **more)
+    decays = from_config(archive.compile_config, slots)
+    more["notes"] = (*more["notes"], *(decays.notes() if decays else ()))
+    decisions = tuple(Decision(slot, None, slot.regularizer) for slot in slots)
+    return Plan(None, decisions, decays=decays, **more)
 
 
 def _notes(unreached: Sequence[Unreached]) -> tuple[str, ...]:
@@ -133,6 +137,13 @@ def rewrite_file(
     """
     with Archive(source) as archive:
         plan = _planned(archive, policy)
+        for decision in plan.decisions:
+            if decision.changes and regularizers.wants_start(decision.after):
+                raise PolicyError(
+                    f"{regularizers.describe(decision.after)} on {decision.slot.path} is measured "
+                    "from where the weights start, which no rewriting of a file can record; load "
+                    "the model, and give it to graphwd.rewrite (--live)."
+                )
         edits = plan.config_edits()
         config = set_regularizers(archive.config, edits)
         check = functools.partial(_prove, archive, edits) if verify else None

@@ -41,6 +41,23 @@ def give_value(source: Any, target: Any) -> None:
         target._value = keras.ops.copy(source._value)
 
 
+def set_value(source: Any, target: Any) -> None:
+    """Gives a variable that has a value the one of another of the same shape and dtype.
+
+    Args:
+        source: A `keras.Variable`.
+        target: Another one.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        target._value.assign(_tensorflow_value(source._value))
+    elif backend == "jax":
+        _keras.keep_layout(source, target)
+        target._value = _copied_jax(source._value)
+    else:
+        target.assign(source)
+
+
 def _give_tensorflow(source: Any, target: Any) -> None:
     with _name_scope_of(source._value, target.name):
         target._initialize(_tensorflow_value(source._value))

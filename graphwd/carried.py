@@ -43,12 +43,14 @@ class Carried:
         reloaded: What `as_saved` remembers: a fingerprint of the layer's weights, then that of
             those which a file brings back, where each of them stands, and the layers that it
             brings back.
+        starts: The `starts.Kept` of its weights, or `None`.
     """
 
     penalties: list[dict[str, Any]]
     weights: str
     variables: list[weakref.ref[Any]] | None = None
     reloaded: tuple[str, str, dict[Address, int], set[tuple[tuple[str, ...], int]]] | None = None
+    starts: Any = None
 
 
 def penalty(

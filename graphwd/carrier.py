@@ -15,12 +15,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from graphwd import _keras, carried, loaders, regularizers, walk
+from graphwd import _keras, backends, carried, loaders, regularizers, starts, walk
 from graphwd.carried import fingerprint as fingerprint  # part of what this file offers
 from graphwd.carried import penalty as penalty
 from graphwd.errors import ModelError
@@ -70,6 +70,7 @@ class Carrier:
                 "class": _keras.identity(base_class(type(self))),
                 "weights": weights,
                 "penalties": penalties,
+                **_starts_config(self),
             },
         }
 
@@ -105,6 +106,65 @@ class Carrier:
             function, arguments, *state = self.__reduce__()
         return _unpickled, (function, arguments, penalties, weights), *state
 
+    @property
+    def save_assets(self) -> Callable[[str], None]:
+        """What saves the layer's own assets, if it has any, and the starts of its weights."""
+        save: Callable[[str], None] = self._with_starts("save_assets", starts.Kept.save)
+        return save
+
+    @property
+    def load_assets(self) -> Callable[[str], None]:
+        """What loads them again."""
+        load: Callable[[str], None] = self._with_starts("load_assets", starts.Kept.load)
+        return load
+
+    def _with_starts(self, name: str, act: Callable[[starts.Kept, str], None]) -> Any:
+        kept = _carried_by(self).starts
+        own = getattr(super(), name, None)
+        if kept is None:
+            return getattr(super(), name)  # without any, Keras is to find none
+
+        def both(folder: str) -> None:
+            if own is not None:
+                with as_itself(self):
+                    own(folder)
+            settle(self)
+            act(kept, folder)
+
+        return both
+
+
+def _starts_config(layer: Any) -> dict[str, Any]:
+    kept = _carried_by(layer).starts
+    return {} if kept is None else {"starts": kept.to_config()}
+
+
+def keep_starts(layer: Any, before: Mapping[int, Any]) -> None:
+    """Lets a layer keep the starts of those of its weights whose penalties want one.
+
+    Args:
+        layer: A built layer.
+        before: Starts that weights have already, by their places among `walk.weights(layer)`;
+            others start where they are.
+    """
+    places = starts.places(layer)
+    kept = _carried_by(layer).starts if is_carrier(layer) else None
+    if not places and kept is None:
+        starts.unbind(layer)
+        return
+    same = kept is not None and kept.complete and places == list(kept.variables)
+    if same and set(before) == set(places) == set(starts.found(layer)):
+        return
+    weights = walk.weights(layer)
+    penalties = carried_penalties(layer)
+    made = starts.new(places) if places else None
+    starts.unbind(layer)
+    attach(layer, penalties, fingerprint(weights), made)
+    if made is not None:
+        for index, variable in made.variables.items():
+            backends.set_value(before.get(index, weights[index].variable), variable)
+        made.complete = True
+
 
 def _unpickled(
     function: Callable[..., Any],
@@ -123,7 +183,12 @@ def plain_config(layer: Any) -> dict[str, Any]:
         return dict(type(layer).get_config(layer))
 
 
-def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: str) -> Any:
+def attach(
+    layer: Any,
+    penalties: Sequence[dict[str, Any]],
+    weights: str,
+    kept: starts.Kept | None = None,
+) -> Any:
     """Makes a layer carry penalties, in place of those that it carries already.
 
     With no penalties the layer has its own class afterwards.
@@ -132,6 +197,7 @@ def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: str) -> Any
         layer: A layer, built or not.
         penalties: Records made by `penalty`.
         weights: The `fingerprint` of the weights that the layer has once it is built.
+        kept: The starts of its weights.
 
     Returns:
         The layer.
@@ -140,10 +206,12 @@ def attach(layer: Any, penalties: Sequence[dict[str, Any]], weights: str) -> Any
         ModelError: when the penalties don't fit the layer's variables.
     """
     detach(layer)
-    if not penalties:
+    if not penalties and kept is None:
         return layer
     loaders.register(_loaded)
-    vars(layer)[RECORD] = carried.Carried([dict(record) for record in penalties], weights)
+    vars(layer)[RECORD] = carried.Carried(
+        [dict(record) for record in penalties], weights, starts=kept
+    )
     cls = type(layer)
     methods = {"save": _save} if issubclass(cls, keras.Model) else {}
     change(layer, carrier_class(cls, Carrier, loaders.loader_for(cls), methods))
@@ -170,6 +238,8 @@ def settle(layer: Any) -> None:
     """
     record = _carried_by(layer)
     if record.variables is None and layer.built and carried.settle(layer, record):
+        if record.starts is not None:
+            starts.bind(layer, record.starts)
         hand_down(layer)
 
 
@@ -262,7 +332,13 @@ def _loaded(base: Any, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any
         layer = base.from_config(config, *args, **kwargs)
     else:
         layer = keras.saving.deserialize_keras_object({**record["class"], "config": config})
-    return attach(layer, record["penalties"], record["weights"])
+    kept = record.get("starts")
+    return attach(
+        layer,
+        record["penalties"],
+        record["weights"],
+        None if kept is None else starts.Kept(kept["key"], kept["indices"]),
+    )
 
 
 def _rebuilt(layer: Any, with_values: bool) -> Any:

@@ -59,8 +59,9 @@ def regularizers_fit(found: Survey, plan: Plan) -> None:
     for unit in found.units:
         for index, slot in unit.governs.items():
             decision = plan.decisions[slot]
-            if not decision.changes or regularizers.is_stock(decision.after):
-                continue
+            after = decision.after
+            if regularizers.is_stock(after) or regularizers.wants_start(after):
+                continue  # a start is there only once the rewrite is done
             variable = unit.weights[index].variable
             key = (id(decision.after), _keras.shape_of(variable), _keras.dtype_of(variable))
             if key not in asked:

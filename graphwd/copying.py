@@ -42,6 +42,7 @@ _SHARED = (
     *(np.dtype, np.generic, np.ufunc, inspect.Parameter, types.MappingProxyType),
 )
 _CONTAINERS = (list, dict, set, tuple, frozenset)
+_NEW: Any = (vars(copyreg)["__newobj__"], vars(copyreg)["__newobj_ex__"])
 _SAVEABLE: Any = (keras.Operation, keras.optimizers.Optimizer, keras.Metric, keras.Loss)
 
 
@@ -148,7 +149,8 @@ class Copier:
         if container is not None and (cls in _CONTAINERS or _is_plain(cls)):
             return container
         if hasattr(cls, "__wrapped__") and "ObjectProxy" in {base.__name__ for base in cls.__mro__}:
-            return lambda value: self._noted(value, cls(self.copy(value.__wrapped__)))
+            proxy: Any = cls
+            return lambda value: self._noted(value, proxy(self.copy(value.__wrapped__)))
         if hasattr(cls, "__deepcopy__") and container is None:
             return self._by_deepcopy
         return self._object if container is None and _is_plain(cls) else self._reduced
@@ -174,7 +176,8 @@ class Copier:
 
     def _attributes(self, original: Any, copy: Any, left_out: frozenset[str] = frozenset()) -> None:
         attributes = _keras.lasting(original) if hasattr(original, "__dict__") else {}
-        slots = [name for name in _slots_of(type(original)) if hasattr(original, name)]
+        cls: Any = type(original)
+        slots = [name for name in _slots_of(cls) if hasattr(original, name)]
         name = ""
         try:
             for name, value in attributes.items():
@@ -322,7 +325,7 @@ class Copier:
             return self._uncopied(original, TypeError("it is there once"))
         function, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
         try:
-            if function is copyreg.__newobj__ or function is copyreg.__newobj_ex__:
+            if function in _NEW:
                 copy = function(*self.copy(arguments))
             else:
                 copy = self.copy(function)(*self.copy(arguments))
@@ -491,7 +494,7 @@ def _base_of(container: Any) -> Any:
 
 
 @functools.cache
-def _slots_of(cls: type) -> tuple[str, ...]:
+def _slots_of(cls: Any) -> tuple[str, ...]:
     """The attributes that a class keeps outside of `__dict__`."""
     names = []
     for base in cls.__mro__:

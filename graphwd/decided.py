@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphwd import walk
 from graphwd.plans import Decision, Plan, make_plan
 from graphwd.policy import Policy
 from graphwd.survey import survey
 
 
-def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[Any, Decision]]]:
+def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[walk.Weight, Decision]]]:
     """Says what a policy decides on each weight of a model.
 
     Args:
@@ -17,8 +18,8 @@ def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[Any, Decision]]]:
         policy: As for `graphwd.rewrite`.
 
     Returns:
-        The plan, and pairs of a `keras.Variable` and the `Decision` on the slot that governs it,
-        in the order of the model's layers. A weight of a layer that several composite layers hold
+        The plan, and pairs of a `walk.Weight` and the `Decision` on the slot that governs it, in
+        the order of the model's layers. A weight of a layer that several composite layers hold
         comes with the decision on each of its slots.
     """
     found = survey(model)
@@ -26,7 +27,7 @@ def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[Any, Decision]]]:
         found.slots, Policy.coerce(policy), source=f"model {model.name!r}", notes=found.notes
     )
     pairs = [
-        (unit.weights[index].variable, plan.decisions[slot])
+        (unit.weights[index], plan.decisions[slot])
         for unit in found.units
         for index, slot in unit.governs.items()
     ]

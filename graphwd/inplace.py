@@ -118,10 +118,10 @@ def _edit_unit(
     restores.append(carrier.snapshot(unit.layer))
     for pointer, index in in_config.items():
         regularizer = _made(decisions[index].after, made)
-        slot = found.slots[index]
-        held = holders.of_slot(unit, pointer, slot.role, index)
+        place = found.slots[index]
+        held = holders.of_slot(unit, pointer, place.role, index)
         if not held:
-            _set_in_containers(unit, index, slot, regularizer, restores)
+            _set_in_containers(unit, index, place, regularizer, restores)
         for holder, attribute in held:
             setattr(holder, attribute, regularizer)
     for variable, after in on_variables:

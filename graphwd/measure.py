@@ -75,5 +75,7 @@ def _value(regularizer: Any, variable: Any, added: set[tuple[int, bool]], planne
     if regularizer is None or (id(variable), planned) in added:
         return 0.0
     added.add((id(variable), planned))
+    if planned and hasattr(regularizer, "started"):  # it will start where the weight is
+        return 0.0
     term = keras.ops.sum(regularizer(keras.ops.cast(variable, "float32")))
     return float(keras.ops.convert_to_numpy(term))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from graphwd.decays import Decays
 from graphwd.decisions import Decision
 from graphwd.errors import GraphwdError
 from graphwd.policy import Policy
@@ -48,6 +49,7 @@ class Outcome:
         hidden: The number of parameters in weights that no slot reaches and that no decision
             is on, as far as a file tells.
         measure: Computes the values of the penalties, where the weights are known.
+        decays: What the optimizer decays, where that was asked for.
     """
 
     policy: Policy | None
@@ -58,6 +60,7 @@ class Outcome:
     sizes: Mapping[str, int] | None = field(default=None, compare=False, repr=False)
     hidden: int = field(default=0, compare=False, repr=False)
     measure: Measure | None = field(default=None, compare=False, repr=False)
+    decays: Decays | None = field(default=None, compare=False, repr=False)
 
     def penalties(self) -> Penalties:
         """Computes what the penalties come to, on the weights of the moment.

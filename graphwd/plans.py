@@ -121,8 +121,9 @@ class Plan(Outcome):
 
         Returns:
             A dict with the keys `source`, `policy`, `edits`, `slots` (all of them, edited or not),
-            `summary` (sums by role, by rule and by penalty, and the whole) and `notes`. Rules count
-            from 1, and a number that is not known is `None`.
+            `summary` (sums by role, by rule and by penalty, and the whole), `decays` (from
+            `inspect`, of a compiled model: for each weight what the optimizer decays it by) and
+            `notes`. Rules count from 1, and a number that is not known is `None`.
         """
         summary = Summary(self)
         return {
@@ -145,6 +146,7 @@ class Plan(Outcome):
                 for place, decision in enumerate(self.decisions)
             ],
             "summary": summary.to_dict(),
+            "decays": None if self.decays is None else self.decays.to_list(),
             "notes": [*self.notes, *summary.penalties.notes],
         }
 
@@ -163,7 +165,8 @@ class Plan(Outcome):
             A list of `graphwd.tables.Table`, and a list of sentences.
         """
         summary = Summary(self)
-        return summary.tables(), [*self.notes, *summary.penalties.notes]
+        more = [] if self.decays is None else [self.decays.table()]
+        return [*summary.tables(), *more], [*self.notes, *summary.penalties.notes]
 
     def save_html(self, path: str | os.PathLike[str]) -> None:
         """Writes the plan as a page: graph, charts and tables in one file that asks no network.

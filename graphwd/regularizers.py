@@ -76,6 +76,8 @@ def serialize(regularizer: Any) -> dict[str, Any] | None:
     """
     if regularizer is None:
         return None
+    while hasattr(regularizer, "unscaled"):  # while a schedule is on, its base strength is meant
+        regularizer = regularizer.unscaled
     if isinstance(regularizer, Mapping):
         if not isinstance(regularizer.get("class_name"), str) or not isinstance(
             regularizer.get("config"), Mapping
@@ -181,6 +183,11 @@ def equal(one: Serialized | None, other: Serialized | None) -> bool:
 def is_stock(serialized: Serialized | None) -> bool:
     """Whether a serialized regularizer is none or one of Keras's own sums over all numbers."""
     return serialized is None or normalize(serialized)[0] == "l1l2"
+
+
+def wants_start(serialized: Serialized | None) -> bool:
+    """Whether a penalty is measured from a start, which takes the weights of a live model."""
+    return serialized is not None and serialized.get("registered_name") == "graphwd>L2SP"
 
 
 def describe(serialized: Serialized | None) -> str:

@@ -1,11 +1,15 @@
 """decouple: after a step with zero gradients, what the policy selects has shrunk, nothing else."""
 
+import re
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, regularizers
 
 import graphwd
+from graphwd.training.patterns import Place, patterns
 from tests.composite import Composite
 from tests.sample_models import sample_models
 
@@ -58,10 +62,28 @@ def assert_decayed(model, before, selected, factor):
 
 def one_step(model, policy, optimizer):
     fill(model)
-    graphwd.decouple(model, policy, optimizer)
+    optimizer = graphwd.decouple(model, policy, optimizer)
     before = values(model)
     zero_step(model, optimizer)
     return before
+
+
+def shrinkage(model, optimizer):
+    """The factor by which a step without gradients multiplies each weight, in the model's order."""
+    before = values(model)
+    zero_step(model, optimizer)
+    after = values(model)
+    factors = []
+    for variable in model.trainable_variables:
+        quotients = after[id(variable)] / before[id(variable)]
+        np.testing.assert_allclose(quotients, quotients.flat[0], rtol=3e-7)
+        factors.append(quotients.flat[0])
+    return factors
+
+
+def reloaded(model, folder):
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -134,25 +156,33 @@ def test_frozen_weights_stay_as_they_are():
 
 def test_an_identifier_and_loss_scaling_are_optimizers_too():
     model = small_model()
-    optimizer = graphwd.decouple(model, regularizers.L2(0.25), "adamw")
+    everything = graphwd.Rule(regularizers.L2(0.25))
+    optimizer = graphwd.decouple(model, everything, "adamw")
     assert isinstance(optimizer, keras.optimizers.AdamW)
     assert optimizer.weight_decay == 0.5
-    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.125))
-    assert graphwd.decouple(model, regularizers.L2(0.25), scaled) is scaled
+    given = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.125), initial_scale=8.0)
+    scaled = graphwd.decouple(model, regularizers.L2(0.25), given)
+    assert isinstance(scaled, keras.optimizers.LossScaleOptimizer)
+    assert scaled.initial_scale == 8.0
     fill(model)
     before = values(model)
-    zero_step(model, scaled.inner_optimizer)
+    zero_step(model, scaled.inner_optimizer)  # JAX has no eager step with loss scaling
     kernels = [model.get_layer("first").kernel, model.get_layer("last").kernel]
     assert_decayed(model, before, kernels, 1 - 0.125 * 0.5)
 
 
-def test_the_optimizer_is_the_one_given_and_the_model_is_left_alone():
+def test_one_plain_optimizer_where_one_does_and_the_model_is_left_alone():
     model = small_model()
     before = values(model)
     optimizer = keras.optimizers.AdamW(1e-3, weight_decay=0.3)
-    assert graphwd.decouple(model, graphwd.weight_decay(0.05), optimizer) is optimizer
+    everything = graphwd.Rule(graphwd.weight_decay(0.05))
+    assert graphwd.decouple(model, everything, optimizer) is optimizer
     assert optimizer.weight_decay == pytest.approx(0.05)
     assert not optimizer.built
+    given = keras.optimizers.AdamW(1e-3, weight_decay=0.3)
+    several = graphwd.decouple(model, graphwd.weight_decay(0.05), given)
+    assert [each.weight_decay for each in several.optimizers] == pytest.approx([0.05, 0.0])
+    assert given.weight_decay == 0.3
     assert all((values(model)[key] == value).all() for key, value in before.items())
     assert not model.losses
 
@@ -160,16 +190,6 @@ def test_the_optimizer_is_the_one_given_and_the_model_is_left_alone():
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        (
-            [
-                graphwd.Rule(regularizers.L2(0.1), paths="first/kernel"),
-                graphwd.Rule(regularizers.L2(0.2), paths="last/kernel"),
-            ],
-            [
-                "rule 1 (paths: first/kernel) asks for 0.2",
-                "rule 2 (paths: last/kernel) asks for 0.4",
-            ],
-        ),
         ([graphwd.Rule(regularizers.L1(0.1), roles="kernel")], ["rule 1", "L1(0.1)", "rewrite"]),
         (
             [
@@ -184,7 +204,7 @@ def test_the_optimizer_is_the_one_given_and_the_model_is_left_alone():
         ),
     ],
 )
-def test_what_one_optimizer_cant_express_is_an_error_that_names_the_rules(rules, words):
+def test_what_no_optimizer_can_express_is_an_error_that_names_the_rules(rules, words):
     optimizer = keras.optimizers.AdamW()
     with pytest.raises(graphwd.PolicyError) as caught:
         graphwd.decouple(small_model(), rules, optimizer)
@@ -238,13 +258,18 @@ def test_an_optimizer_without_weight_decay_is_refused():
         graphwd.decouple(small_model(), regularizers.L2(0.1), Own())
 
 
-@pytest.mark.skipif(
-    not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
-)
 def test_several_optimizers_in_one_are_refused():
     several = keras.optimizers.MultiOptimizer(lambda variable: keras.optimizers.SGD())
-    with pytest.raises(graphwd.GraphwdError, match="each of its optimizers"):
+    with pytest.raises(graphwd.GraphwdError, match="give decouple the plain one"):
         graphwd.decouple(small_model(), regularizers.L2(0.1), several)
+
+
+def test_keras_without_several_optimizers_in_one_is_refused(monkeypatch):
+    monkeypatch.setattr("graphwd.training.optimizers.KNOWN", False)
+    model, everything = small_model(), graphwd.Rule(regularizers.L2(0.1))
+    assert graphwd.decouple(model, everything, keras.optimizers.SGD()).weight_decay == 0.2
+    with pytest.raises(graphwd.GraphwdError, match=r"by 0 and 0\.2, .*MultiOptimizer"):
+        graphwd.decouple(model, regularizers.L2(0.1), keras.optimizers.SGD())
 
 
 def test_a_model_with_the_penalty_in_its_loss_is_refused():
@@ -256,17 +281,228 @@ def test_a_model_with_the_penalty_in_its_loss_is_refused():
     )
 
 
-def test_keras_forgets_what_a_saved_optimizer_leaves_out(tmp_path):
-    """What the docstring warns of; when this fails, Keras has learnt it and the warning can go."""
+STRENGTHS = [
+    graphwd.Rule(graphwd.weight_decay(0.5), roles=["kernel", "scale"]),
+    graphwd.Rule(graphwd.weight_decay(0.25), paths="*last/kernel"),
+    graphwd.Rule(graphwd.weight_decay(0.125), roles="gamma"),
+]
+
+
+def nested():
+    """The same layer names at two depths, and in two models of one model."""
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="last")], name="inner")
+    other = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="first")], name="other")
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, name="first")(other(inner(inputs)))
+    x = layers.LayerNormalization(name="norm")(x)
+    return keras.Model(inputs, layers.Dense(2, name="last")(x), name="outer")
+
+
+def attention():
+    """Several weights that one regularizer argument governs, and a wrapper of two layers."""
+    inputs = keras.Input((3, 4))
+    x = layers.MultiHeadAttention(2, 2, name="attend")(inputs, inputs)
+    x = layers.Bidirectional(layers.LSTM(2), name="both")(x)
+    return keras.Model(inputs, layers.Dense(2, name="last")(x))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Unnamed(layers.Layer):
+    """Keras numbers the layers within, and starts anew in each process."""
+
+    def build(self, shape):
+        self.one, self.two = layers.Dense(4), layers.LayerNormalization()
+        self.one.build(shape)
+        self.two.build((None, 4))
+
+    def call(self, x):
+        return self.two(self.one(x))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    """A model that is no graph, with layers that have no names of their own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.norm = layers.Dense(4), layers.BatchNormalization()
+        self.last = layers.Dense(2, name="last")
+
+    def call(self, x):
+        return self.last(self.norm(self.one(x)))
+
+
+def subclassed():
+    model = Subclassed()
+    model(np.ones((1, 4), "float32"))
+    return model
+
+
+MODELS = {
+    "small": small_model,
+    "nested": nested,
+    "attention": attention,
+    "subclassed": subclassed,
+    "unnamed": lambda: keras.Sequential(
+        [keras.Input((4,)), Unnamed(name="a"), Unnamed(name="b"), layers.Dense(2, name="last")]
+    ),
+}
+
+
+def expected(model):
+    """The factors of STRENGTHS by hand, from the names of the variables."""
+
+    def decay(variable):
+        if variable.path.endswith("last/kernel"):
+            return 0.25
+        return {"kernel": 0.5, "gamma": 0.125}.get(variable.name, 0.0)
+
+    return [1 - 0.125 * decay(variable) for variable in model.trainable_variables]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_strength_decays_as_much_after_a_file_as_before(name, tmp_path):
+    if name == "unnamed":  # so that the numbers in names differ between here and there
+        layers.Dense(1), layers.LayerNormalization()
+    model = MODELS[name]()
+    fill(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", graphwd.UnmatchedRuleWarning)
+        optimizer = graphwd.decouple(model, STRENGTHS, keras.optimizers.AdamW(0.125))
+    model.compile(optimizer, "mse")
+    assert type(model.optimizer).__name__ == "MultiOptimizer"
+    model.optimizer.build(model.trainable_variables)
+    keras.utils.clear_session(free_memory=False)
+    loaded = reloaded(model, tmp_path)
+    np.testing.assert_allclose(shrinkage(loaded, loaded.optimizer), expected(model), rtol=3e-7)
+    np.testing.assert_allclose(shrinkage(model, model.optimizer), expected(model), rtol=3e-7)
+
+
+FORMS = {
+    "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+    "schedule": lambda: keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(0.05, 30, warmup_target=0.1, warmup_steps=5)
+    ),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(0.05), initial_scale=4.0, dynamic_growth_steps=3
+    ),
+    "scale factor": lambda: keras.optimizers.Adam(0.05, loss_scale_factor=16.0),
+    "accumulation": lambda: keras.optimizers.AdamW(0.05, gradient_accumulation_steps=2),
+    "clipnorm": lambda: keras.optimizers.AdamW(0.05, clipnorm=0.1),
+    "global clipnorm": lambda: keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=0.1),
+    "muon": lambda: keras.optimizers.Muon(0.05),
+}
+
+
+def batches(seed=0):
+    generator = np.random.default_rng(seed)
+    return (
+        generator.normal(size=(24, 4)).astype("float32"),
+        generator.normal(size=(24, 2)).astype("float32"),
+    )
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_going_on_from_a_file_is_going_on(name, tmp_path):
     model = small_model()
     fill(model)
-    model.compile(graphwd.decouple(model, regularizers.L2(0.25), keras.optimizers.SGD(0.125)))
-    model.optimizer.build(model.trainable_variables)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    before = values(loaded)
-    zero_step(loaded, loaded.optimizer)
-    assert_decayed(loaded, before, loaded.trainable_variables, 1 - 0.125 * 0.5)
+    model.compile(graphwd.decouple(model, STRENGTHS, FORMS[name]()), "mse")
+    how = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    model.fit(*batches(), **how)
+    loaded = reloaded(model, tmp_path)
+    model.fit(*batches(1), epochs=2, **how)
+    loaded.fit(*batches(1), epochs=2, **how)
+    assert len(model.optimizer.variables) == len(loaded.optimizer.variables)
+    for ours, theirs in zip(
+        [*model.variables, *model.optimizer.variables],
+        [*loaded.variables, *loaded.optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+
+
+@pytest.mark.parametrize("name", ["sgd", "schedule", "accumulation", "clipnorm", "global clipnorm"])
+def test_but_for_the_decay_the_steps_are_those_of_one_plain_optimizer(name):
+    """With one strength, the exclusions of a plain optimizer say the same."""
+    policy = graphwd.Rule(graphwd.weight_decay(0.5), roles="kernel")
+    model, plain = small_model(), small_model()
+    fill(model)
+    fill(plain)
+    model.compile(graphwd.decouple(model, policy, FORMS[name]()), "mse")
+    optimizer = FORMS[name]()
+    optimizer.weight_decay = 0.5
+    optimizer.exclude_from_weight_decay(var_list=[v for v in plain.variables if v.name != "kernel"])
+    plain.compile(optimizer, "mse")
+    for each in (model, plain):
+        each.fit(*batches(), batch_size=4, shuffle=False, verbose=0)
+    for ours, theirs in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
+def test_clipping_is_by_the_norm_of_all_gradients_also_when_the_loss_is_scaled():
+    for factor in (None, 8.0):
+        model = small_model()
+        fill(model)
+        optimizer = graphwd.decouple(
+            model,
+            STRENGTHS,
+            keras.optimizers.SGD(1.0, global_clipnorm=1.0, loss_scale_factor=factor),
+        )
+        before = values(model)
+        size = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        scaled = 3.0 * (factor or 1.0)
+        optimizer.apply(
+            [keras.ops.full(v.shape, scaled) for v in model.trainable_variables],
+            model.trainable_variables,
+        )
+        for variable in model.trainable_variables:
+            if variable.name in ("bias", "beta"):  # not decayed
+                moved = before[id(variable)] - values(model)[id(variable)]
+                np.testing.assert_allclose(moved, 1 / np.sqrt(size), rtol=1e-4)
+
+
+def test_global_clipping_of_accumulated_gradients_is_refused():
+    optimizer = keras.optimizers.SGD(0.1, global_clipnorm=1.0, gradient_accumulation_steps=2)
+    with pytest.raises(graphwd.GraphwdError, match="use clipnorm"):
+        graphwd.decouple(small_model(), STRENGTHS, optimizer)
+
+
+def test_moving_averages_are_those_of_one_plain_optimizer():
+    form = {"use_ema": True, "ema_momentum": 0.5}
+    model, plain = small_model(), small_model()
+    everything = graphwd.Rule(graphwd.weight_decay(0.5))
+    twice = [everything, graphwd.Rule(graphwd.weight_decay(0.5 + 1e-9), roles="kernel")]
+    for each, policy in ((model, twice), (plain, everything)):
+        fill(each)
+        each.compile(graphwd.decouple(each, policy, keras.optimizers.SGD(0.05, **form)), "mse")
+        each.fit(*batches(), batch_size=4, shuffle=False, verbose=0)
+    assert len(model.optimizer.optimizers) == 2
+    for ours, theirs in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
+def test_callbacks_set_the_learning_rate_of_all():
+    model = small_model()
+    model.compile(graphwd.decouple(model, STRENGTHS, keras.optimizers.AdamW(0.1)), "mse")
+    rate = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    model.fit(*batches(), epochs=2, verbose=0, callbacks=[rate])
+    for each in model.optimizer.optimizers:
+        assert float(each.learning_rate) == pytest.approx(0.025)
+
+
+def test_the_patterns_tell_same_names_apart_and_refuse_the_same_path():
+    places = {
+        1: [Place("model/a/kernel"), Place("model/b/a/kernel")],
+        2: [Place("model/c/a/kernel"), Place("model/block/dense_3/kernel", frozenset({"dense_3"}))],
+    }
+    found = patterns(places)
+    for group, members in places.items():
+        for place in members:
+            hits = [g for g, pattern in found.items() if re.fullmatch(pattern, place.path)]
+            assert hits == [group], place
+    assert re.fullmatch(found[2], "block/dense/kernel")
+    with pytest.raises(graphwd.GraphwdError, match=r"'a/kernel'.*different names"):
+        patterns({1: [Place("a/kernel")], 2: [Place("a/kernel")]})
 
 
 def test_an_unbuilt_model_is_refused():

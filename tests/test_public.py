@@ -26,19 +26,42 @@ def name_of(path):
 
 # What each file may import from: those before it. The ground floor comes first.
 FLOORS = [
-    {"errors", "importing", "collector", "tables", "values", "roles", "ranks", "layout", "repeats"},
-    {"regularizers", "files", "configs", "wiring", "_keras"},
+    {
+        "errors",
+        "importing",
+        "collector",
+        "tables",
+        "values",
+        "roles",
+        "ranks",
+        "layout",
+        "repeats",
+        "ownclass",
+    },
+    {"regularizers", "files", "configs", "wiring", "_keras", "loaders"},
     {"slots", "parsing", "policyfiles", "pairing", "window", "zipcopy"},
-    {"selectors", "multiples", "graph", "decisions", "sources", "walk", "weights", "shell"},
+    {
+        "selectors",
+        "multiples",
+        "graph",
+        "decays",
+        "decisions",
+        "sources",
+        "walk",
+        "weights",
+        "shell",
+    },
     {"rules", "coverage"},
     {"policy"},
-    {"outcome", "deciding", "drawing", "reach", "backends", "carrier"},
+    {"outcome", "deciding", "drawing", "reach", "backends", "carried"},
+    {"starts"},
+    {"carrier"},
     {"summary", "saved", "serializing", "state"},
     {"page", "stored", "survey", "compiling"},
     {"plans"},
     {"report", "archive", "equality", "cloning"},
     {"verification", "measure", "decided"},
-    {"inplace", "logger", "decoupling"},
+    {"inplace", "training", "starting"},
     {"api", "options"},
     {"cli"},
 ]
@@ -80,7 +103,7 @@ def test_imports_go_down(path):
         return
     (number,) = [n for n, floor in enumerate(FLOORS) if name in floor]
     below = {each for floor in FLOORS[:number] for each in floor}
-    wrong = imports(ast.parse(path.read_text())) - below
+    wrong = imports(ast.parse(path.read_text())) - below - ({name} if path.stem != name else set())
     assert not wrong, f"{path.name} imports {sorted(wrong)}, which is no floor below"
 
 

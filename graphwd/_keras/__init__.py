@@ -5,7 +5,8 @@
 | `serialize_with_public_class` | a class's name as Keras writes it, without an instance | import error that says which Keras versions work |
 | `Functional`, `functional_like_constructor` | tell a graph of layers from other models | import error that says which Keras versions work |
 | `serialize_node`, `make_node_key`, `Functional._nodes`, `._inputs_struct`, `._outputs_struct`, `Sequential._functional` | a model's config without a deep copy of it for each nested model | the same |
-| `Layer._trainable`, `._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics` | the only view that keeps who owns which variable and in which order | the same |
+| `Layer._trainable`, `._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics` | the only view that keeps who owns which variable and in which order; state that JAX's steps see and files don't | the same |
+| `Optimizer._iterations`, `._use_weight_decay`, `Muon._should_use_adamw` | the step that learning-rate schedules count, and what decays | AttributeError in `inspect` and `StrengthScheduler` |
 | `Variable._layout` | a copy is laid out over JAX's devices as its original | Keras lays it out by its name |
 | `Variable._shape`, `._dtype` | a shape that is a plain tuple, and a dtype, without asking the backend | `shape` and `dtype` are asked |
 | `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
@@ -173,7 +174,11 @@ def own_variables(layer: Any) -> tuple[list[Any], list[Any], list[Any]]:
     Weights are what was created trainable, also while frozen; other state is that of seed
     generators and metrics.
     """
-    state = [generator.state for generator in layer._seed_generators]
+    state = [
+        generator.state
+        for generator in layer._seed_generators
+        if not hasattr(generator, "graphwd_start")
+    ]
     for metric in layer._metrics:
         state.extend(metric.variables)
     return list(layer._trainable_variables), list(layer._non_trainable_variables), state
@@ -189,6 +194,12 @@ def dtype_of(variable: Any) -> str:
     """A variable's dtype; Keras's property looks for a scope that casts, which none has here."""
     dtype = getattr(variable, "_dtype", None)
     return dtype if type(dtype) is str else str(variable.dtype)
+
+
+def keep_layout(source: Any, variable: Any) -> None:
+    """Lays a variable out over the devices as another is, whatever the name says by which."""
+    if hasattr(variable, "_layout"):
+        variable._layout = source._layout
 
 
 def maker(tensor: Any) -> Any:
@@ -265,18 +276,20 @@ def order_calls(calls: Sequence[tuple[Any, Any]], graphs: Sequence[Any]) -> None
         calls: Pairs of calls, of the original graphs and their clones.
         graphs: The cloned graphs.
     """
-    place = {}
+    numbers: dict[int, dict[int, int]] = {}
+    place: dict[int, int] = {}
     for ours, theirs in calls:
         if len(theirs.operation._inbound_nodes) > 1:
-            if id(ours.operation) not in place:
+            if id(ours.operation) not in numbers:
                 nodes = enumerate(ours.operation._inbound_nodes)
-                place[id(ours.operation)] = {id(node): index for index, node in nodes}
-            place[id(theirs)] = place[id(ours.operation)][id(ours)]
+                numbers[id(ours.operation)] = {id(node): index for index, node in nodes}
+            place[id(theirs)] = numbers[id(ours.operation)][id(ours)]
     moved = set()
     for operation in {id(theirs.operation): theirs.operation for _, theirs in calls}.values():
         nodes = operation._inbound_nodes
-        places = [place.get(id(node)) for node in nodes]
-        if len(nodes) < 2 or None in places or places == sorted(places):
+        if len(nodes) < 2 or not all(id(node) in place for node in nodes):
+            continue
+        if (places := [place[id(node)] for node in nodes]) == sorted(places):
             continue
         nodes[:] = sorted(nodes, key=lambda node: place[id(node)])
         for index, node in enumerate(nodes):
@@ -373,3 +386,83 @@ def unchanged_globals() -> Iterator[None]:
             keras.config.set_dtype_policy(policy)
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def optimized_variables(optimizer: Any) -> list[Any]:
+    """The variables that an optimizer was built for, in its order."""
+    return list(getattr(optimizer, "_trainable_variables", ()))
+
+
+def learning_rate_of(optimizer: Any) -> Any:
+    """The learning rate as it was given: a variable, a schedule or a callable."""
+    return getattr(optimizer, "_learning_rate", None)
+
+
+def steps_of(optimizer: Any) -> Any:
+    """The variable that counts an optimizer's steps, those of accumulation included."""
+    return optimizer._iterations
+
+
+def decay_of(optimizer: Any, variable: Any) -> float:
+    """The coefficient by which an optimizer decays a variable; 0 for one that it leaves out.
+
+    Args:
+        optimizer: A plain optimizer, whose variables' decay is not left to others inside it.
+        variable: A variable.
+
+    Returns:
+        The coefficient before the learning rate.
+    """
+    decay = vars(optimizer).get("weight_decay")
+    if hasattr(optimizer, "adam_weight_decay") and optimizer._should_use_adamw(variable):
+        decay = vars(optimizer)["adam_weight_decay"]
+    return float(decay) if decay and optimizer._use_weight_decay(variable) else 0.0
+
+
+def show_state(layer: Any, holder: Any) -> None:
+    """Counts a variable among a layer's own without making it a weight, as a seed's state is.
+
+    Args:
+        layer: A layer, built or not.
+        holder: An object whose `state` is the variable.
+    """
+    layer._seed_generators.append(holder)
+
+
+def hide_states(layer: Any, cls: type) -> None:
+    """Undoes `show_state` for all holders of a class."""
+    generators = layer._seed_generators
+    generators[:] = [each for each in generators if not isinstance(each, cls)]
+
+
+def excluded_from_decay(optimizer: Any) -> tuple[set[Any], str]:
+    """What an optimizer was told to leave out: keys of variables, and a pattern of names."""
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    listed = getattr(optimizer, "_exclude_from_weight_decay", None)
+    return set(listed or ()), "" if pattern is None else str(pattern.pattern)
+
+
+def is_listed(optimizer: Any, variable: Any) -> bool:
+    """Whether a variable itself is among what an optimizer was told to leave out."""
+    return optimizer._var_key(variable) in excluded_from_decay(optimizer)[0]
+
+
+def optimizer_map(optimizer: Any) -> dict[str, Any] | None:
+    """The optimizers by the patterns for which a `MultiOptimizer` has them; `None` elsewhere."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    mapped: Any = getattr(optimizer, "_optimizer_map", None)
+    return dict(mapped) if hasattr(mapped, "items") else None
+
+
+def optimizer_of(optimizer: Any, inside: Sequence[Any], variable: Any) -> Any:
+    """Which optimizer updates a variable; `None` where that can't be told before it is built."""
+    for each in inside:
+        if each.built and any(variable is own for own in optimized_variables(each)):
+            return each
+    if len(inside) == 1:
+        return None if inside[0].built and optimized_variables(inside[0]) else inside[0]
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    mapped: Any = getattr(optimizer, "_optimizer_map", None)
+    return mapped[variable.path] if hasattr(mapped, "items") else None

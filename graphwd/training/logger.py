@@ -11,6 +11,7 @@ from graphwd import backends
 from graphwd.decided import decided
 from graphwd.errors import PolicyError
 from graphwd.policy import Policy
+from graphwd.training.scaled import Scaled
 
 _PRECISE = ("float32", "float64")
 
@@ -39,7 +40,8 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
     that it knows. In `evaluate`, the progress bar shows `penalty` and `loss_without_penalty`.
 
     It reads each penalised weight twice an epoch, in one compiled function, in float32 or better
-    also where the weights are half precision.
+    also where the weights are half precision. While a `StrengthScheduler` is on, the penalties are
+    those with its factor; put it first in the list of callbacks.
 
     Args:
         policy: As for `graphwd.rewrite`: whose rules to log the parts of. The model is not changed
@@ -67,7 +69,7 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
             )
         wanted = policy is not None and per_rule is not False
         self._policy = Policy.coerce(policy) if wanted else None
-        self._names: list[str] = []
+        self._parts: dict[str, list[int]] = {}
         self._compute: Callable[[], Any] | None = None
         self._known: list[tuple[Any, Any]] = []
         self._before: float | None = None
@@ -136,12 +138,16 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
 
     def _penalties(self) -> dict[str, float]:
         assert self._compute is not None
-        return dict(zip(self._names, map(float, self._compute()), strict=True))
+        terms = [
+            float(term) * _factor(variable.regularizer)
+            for term, (variable, _) in zip(self._compute(), self._known, strict=True)
+        ]
+        return {name: sum(terms[place] for place in part) for name, part in self._parts.items()}
 
     def _prepare(self) -> None:
         """Finds the penalised weights; compiles again only when they are others than before."""
         known = [
-            (variable, variable.regularizer)
+            (variable, _unscaled(variable.regularizer))
             for variable in self.model.trainable_variables
             if variable.regularizer is not None
         ]
@@ -150,12 +156,11 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
         ]:
             return
         self._known = known
-        parts = {"penalty": list(range(len(known)))}
+        self._parts = {"penalty": list(range(len(known)))}
         if self._policy is not None:
-            parts.update(self._rules([variable for variable, _ in known]))
-        self._names = list(parts)
+            self._parts.update(self._rules([variable for variable, _ in known]))
         self._compute = backends.compiled(
-            _sums([regularizer for _, regularizer in known], list(parts.values())),
+            _terms([regularizer for _, regularizer in known]),
             [variable for variable, _ in known],
         )
 
@@ -163,7 +168,7 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
         """Maps the name of each rule's part to the places of its weights in a list."""
         assert self._policy is not None
         _, decisions = decided(self.model, self._policy)
-        rule_of = {id(variable): decision.rule for variable, decision in decisions}
+        rule_of = {id(weight.variable): decision.rule for weight, decision in decisions}
         parts: dict[str, list[int]] = {
             f"penalty/rule_{number}": [] for number in range(1, len(self._policy) + 1)
         }
@@ -174,29 +179,34 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
         return parts
 
 
-def _sums(regularizers: list[Any], parts: list[list[int]]) -> Callable[[Any], Any]:
-    """A function that gives, for each part, the sum of its penalties on given values."""
+def _terms(regularizers: list[Any]) -> Callable[[Any], Any]:
+    """A function that gives the penalty of each regularizer on a given value."""
 
-    def sums(values: Any) -> Any:
-        terms = []
+    def terms(values: Any) -> Any:
+        found = []
         for value, regularizer in zip(values, regularizers, strict=True):
             if keras.backend.standardize_dtype(value.dtype) not in _PRECISE:
                 value = keras.ops.cast(value, "float32")
             term = keras.ops.sum(regularizer(value))  # Keras sums what is not a scalar, too
-            terms.append(keras.ops.cast(term, "float32"))
-        if not terms:
-            return keras.ops.zeros((len(parts),), "float32")
-        stacked = keras.ops.stack(terms)
-        return keras.ops.stack(
-            [
-                keras.ops.sum(keras.ops.take(stacked, part, axis=0))
-                if part
-                else keras.ops.zeros((), "float32")
-                for part in parts
-            ]
-        )
+            found.append(keras.ops.cast(term, "float32"))
+        return keras.ops.stack(found) if found else keras.ops.zeros((0,), "float32")
 
-    return sums
+    return terms
+
+
+def _unscaled(regularizer: Any) -> Any:
+    while isinstance(regularizer, Scaled):
+        regularizer = regularizer.unscaled
+    return regularizer
+
+
+def _factor(regularizer: Any) -> float:
+    """By what schedules multiply a penalty at this moment."""
+    product = 1.0
+    while isinstance(regularizer, Scaled):
+        product *= float(keras.ops.convert_to_numpy(regularizer.factor()))
+        regularizer = regularizer.unscaled
+    return product
 
 
 def _subtract(logs: Any, name: str, penalty: float) -> None:

@@ -1,0 +1,269 @@
+"""Decoupled decay: an optimizer set up to decay exactly the weights that a policy selects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+
+from graphwd import _keras, regularizers, walk
+from graphwd.decided import decided
+from graphwd.errors import GraphwdError, PolicyError
+from graphwd.plans import Decision
+from graphwd.policy import Policy
+from graphwd.training import optimizers
+from graphwd.training.patterns import Place, patterns
+
+_COEFFICIENTS = ("weight_decay", "adam_weight_decay")  # the second is Muon's, for what it leaves
+
+
+def decouple(model: Any, policy: Any, optimizer: Any) -> Any:
+    """Sets up an optimizer to decay exactly what a policy selects, in place of a penalty.
+
+    With a penalty in the loss, adaptive optimizers such as Adam divide the decay by the size of
+    the gradients, so the weights with large gradients decay least. Decoupled decay, which the
+    AdamW paper (https://arxiv.org/abs/1711.05101) proposes, subtracts it from the weights instead.
+    Keras's optimizers with a `weight_decay` do that, but to every weight alike, biases and
+    normalization included. What `exclude_from_weight_decay` leaves out is not saved.
+
+    So where the policy gives all weights the same decay, this is the given optimizer with that
+    `weight_decay`. Otherwise it is a `keras.optimizers.MultiOptimizer` of copies of it, one for
+    each strength, which finds its weights by the ends of their paths. A saved file has all of it,
+    and loads with Keras alone.
+
+    **Units.** In a step, Keras subtracts `learning_rate * weight_decay * w` from a weight `w`, as
+    PyTorch does. The gradient of `L2(a)` is `2 * a * w`. So `L2(a)` in the policy, and
+    `weight_decay(2 * a)`, become the optimizer's `weight_decay = 2 * a`: with plain SGD both
+    ways are the same step. With momentum or Adam they are not, and a good value for the penalty
+    is not one for the decay: AdamW wants larger ones, 0.01 to 0.1.
+
+    **What may surprise.** The policy decides on the coefficient: a `weight_decay` that the
+    optimizer was made with is replaced, and weights that no rule selects don't decay. Activity
+    regularizers penalise outputs; no optimizer can decay those. Clipping by `global_clipnorm` is
+    by the norm of all gradients, also with several strengths; a file needs `import graphwd` then.
+    With several strengths, callbacks may read and set `learning_rate` as ever, but in a model that
+    was loaded from a file Keras's `MultiOptimizer` has none to set: give it a schedule.
+
+    Args:
+        model: A built `keras.Model`, whose weights the optimizer is going to train. It is left as
+            it is, and must not have a penalty already on what the policy selects: that would add
+            to the decay.
+        policy: As for `graphwd.rewrite`, with any number of strengths. It must not give a weight
+            `L1` or another regularizer than `L2`, which no optimizer has a decay for.
+        optimizer: A `keras.optimizers.Optimizer` that takes a `weight_decay` and is not built, or
+            its identifier, such as `"adamw"`; in a `LossScaleOptimizer` or not.
+
+    Returns:
+        The optimizer to compile the model with: the given one, or one made of copies of it.
+
+    Raises:
+        PolicyError: when no optimizer can express the policy; the message names the rules.
+        GraphwdError: when the optimizer is built already or has no weight decay, when the model is
+            not built or penalises the same weights, or when this Keras can't have several
+            optimizers in one.
+
+    Example:
+
+    ```python
+    policy = graphwd.Rule(graphwd.weight_decay(0.05), roles="kernel")
+    model.compile(graphwd.decouple(model, policy, keras.optimizers.AdamW(1e-3)), "mse")
+    ```
+    """
+    optimizer = keras.optimizers.get(optimizer)
+    inner = _decaying(optimizer)
+    if not model.built:
+        raise GraphwdError(
+            f"Model {model.name!r} is not built, so it has no weights to tell the optimizer of; "
+            "call model.build(input_shape), or the model on a batch, first."
+        )
+    policy = Policy.coerce(policy)
+    plan, decisions = decided(model, policy)
+    _refuse_inexpressible(policy, plan.decisions)
+    _refuse_penalised(decisions, model)
+    groups = _groups(model, decisions)
+    if not _decays_something(model, groups):
+        frozen = any(groups)
+        what = "are all frozen; make them trainable" if frozen else "are none; change the policy"
+        raise PolicyError(
+            f"The weights of model {model.name!r} that the policy decays {what}, or use an "
+            "optimizer without weight decay."
+        )
+    if len(groups) == 1:
+        _set_decay(inner, next(iter(groups)))
+        return optimizer
+    return _as_given(optimizer, _several(model, inner, groups))
+
+
+def _decaying(optimizer: Any) -> Any:
+    """The optimizer that does the decay: itself, or the one in Keras's loss scaling."""
+    inner = optimizer
+    while isinstance(inner, keras.optimizers.LossScaleOptimizer):
+        inner = inner.inner_optimizer
+    name = type(inner).__name__
+    several = hasattr(inner, "optimizers")  # a MultiOptimizer's own coefficient does nothing
+    if several or not all(
+        hasattr(inner, attribute) for attribute in ("weight_decay", "exclude_from_weight_decay")
+    ):
+        raise GraphwdError(
+            f"The optimizer {name} has no weight decay of its own; "
+            + (
+                "give decouple the plain one, and it makes several of it where it has to."
+                if several
+                else "use one that takes a `weight_decay`, such as keras.optimizers.AdamW."
+            )
+        )
+    # Keras's own check looks for another attribute and lets this pass, without effect
+    if optimizer.built or inner.built:
+        raise GraphwdError(
+            f"The optimizer {name} is built already, and a built optimizer can't be told what to "
+            f"leave out; make a new one, with keras.optimizers.{name}.from_config("
+            "optimizer.get_config())."
+        )
+    return inner
+
+
+def _decay_of(decision: Decision) -> float | None:
+    """What a decision asks for as an optimizer's coefficient; `None` when that can't be said."""
+    if decision.after is None:
+        return 0.0
+    normal = regularizers.normalize(decision.after)
+    if decision.slot.role == "activity" or normal[0] != "l1l2" or normal[1]:
+        return None
+    return 2 * float((decision.after.get("config") or {}).get("l2", 0.0))
+
+
+def _refuse_inexpressible(policy: Policy, decisions: Iterable[Decision]) -> None:
+    wrong: dict[int, Decision] = {}
+    for decision in decisions:
+        if decision.rule is not None and _decay_of(decision) is None:
+            wrong.setdefault(decision.rule, decision)
+    if wrong:
+        asked = " and ".join(
+            f"{_named(policy, rule)} asks for {regularizers.describe(decision.after)} "
+            f"on {decision.slot.path}"
+            for rule, decision in sorted(wrong.items())
+        )
+        raise PolicyError(
+            f"An optimizer's decay can only be that of L2 on weights, but {asked}; let "
+            "graphwd.rewrite put such penalties into the model."
+        )
+
+
+def _refuse_penalised(decisions: list[tuple[walk.Weight, Decision]], model: Any) -> None:
+    penalised = [
+        decision.slot.path
+        for weight, decision in decisions
+        if decision.rule is not None and weight.variable.regularizer is not None
+    ]
+    if penalised:
+        some = ", ".join(penalised[:5]) + (", ..." if len(penalised) > 5 else "")
+        raise GraphwdError(
+            f"Model {model.name!r} has a penalty in its loss for {len(penalised)} of the weights "
+            f"that the policy decides on ({some}), which would add to the decay; take it off with "
+            "graphwd.rewrite(model, graphwd.Rule(None)) first."
+        )
+
+
+def _groups(
+    model: Any, decisions: list[tuple[walk.Weight, Decision]]
+) -> dict[float, list[walk.Weight]]:
+    """The weights by their decay, frozen ones too; those that no rule selects have none."""
+    decays: dict[int, float] = {}
+    inside: dict[int, walk.Weight] = {}
+    for weight, decision in decisions:
+        key = id(weight.variable)
+        inside[key] = weight
+        if decision.rule is not None:  # a weight of two layers: what decays in one of them decays
+            decays[key] = _decay_of(decision) or decays.get(key, 0.0)
+    groups: dict[float, list[walk.Weight]] = {}
+    for weight in walk.weights(model):
+        key = id(weight.variable)
+        groups.setdefault(decays.get(key, 0.0), []).append(inside.get(key, weight))
+    return groups
+
+
+def _decays_something(model: Any, groups: Mapping[float, Iterable[walk.Weight]]) -> bool:
+    trainable = {id(variable) for variable in model.trainable_variables}
+    return any(
+        decay and id(weight.variable) in trainable
+        for decay, weights in groups.items()
+        for weight in weights
+    )
+
+
+def _set_decay(optimizer: Any, decay: float) -> None:
+    for name in _COEFFICIENTS:
+        if hasattr(optimizer, name):
+            setattr(optimizer, name, decay)
+
+
+def _several(model: Any, optimizer: Any, groups: Mapping[float, list[walk.Weight]]) -> Any:
+    """Copies of an optimizer as one, each for the weights of one decay."""
+    if not optimizers.KNOWN:
+        raise GraphwdError(
+            f"The policy decays the weights of model {model.name!r} by {_listed(groups)}, for "
+            f"which Keras 3.15 has its MultiOptimizer, but this is Keras {keras.__version__}; "
+            "install a newer Keras, or let graphwd.rewrite put the penalties into the model."
+        )
+    if optimizer.global_clipnorm and optimizer.gradient_accumulation_steps:
+        raise GraphwdError(
+            f"The policy decays the weights of model {model.name!r} by {_listed(groups)}, and with "
+            "several strengths gradients that are accumulated can't be clipped by their global "
+            "norm; use clipnorm, or leave out gradient_accumulation_steps."
+        )
+    # Weights that come later, and that no pattern knows, are not to decay.
+    default = 0.0 if 0.0 in groups else min(groups)
+    places = {
+        decay: [Place(weight.variable.path, frozenset(weight.names)) for weight in weights]
+        for decay, weights in groups.items()
+    }
+    found = patterns(places)
+    return optimizers.several(
+        {found[decay]: _copy(optimizer, decay) for decay in sorted(groups) if decay != default},
+        _copy(optimizer, default),
+        loss_scale_factor=optimizer.loss_scale_factor,
+        global_clipnorm=optimizer.global_clipnorm,
+    )
+
+
+def _copy(optimizer: Any, decay: float) -> Any:
+    """An optimizer like a given one, with a decay of its own; clipping globally is left out."""
+    cls = type(optimizer)
+    try:
+        config = optimizer.get_config()
+        rate = _keras.learning_rate_of(optimizer)
+        if not isinstance(rate, keras.Variable):
+            config["learning_rate"] = rate
+        if config.get("global_clipnorm"):
+            config["global_clipnorm"] = None
+        copy = cls.from_config(config)
+    except Exception as error:
+        raise GraphwdError(
+            f"The optimizer {cls.__name__} can't be rebuilt from its config "
+            f"({type(error).__name__}: {error}), and several strengths take one optimizer each; "
+            "let its get_config return all arguments of __init__."
+        ) from error
+    _set_decay(copy, decay)
+    return copy
+
+
+def _as_given(optimizer: Any, inner: Any) -> Any:
+    """Puts an optimizer into the loss scaling that the given one was in."""
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return inner
+    return type(optimizer)(
+        _as_given(optimizer.inner_optimizer, inner),
+        initial_scale=optimizer.initial_scale,
+        dynamic_growth_steps=optimizer.dynamic_growth_steps,
+        name=optimizer.name,
+    )
+
+
+def _listed(groups: Mapping[float, Any]) -> str:
+    numbers = [f"{decay:.6g}" for decay in sorted(groups)]
+    return " and ".join((", ".join(numbers[:-1]), numbers[-1]))
+
+
+def _named(policy: Policy, rule: int) -> str:
+    return f"rule {rule + 1} ({policy.rules[rule].describe()})"
