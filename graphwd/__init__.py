@@ -11,14 +11,14 @@ Importing this package loads neither Keras nor TensorFlow; the first call that n
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from graphwd.errors import GraphwdError
-from graphwd.importing import when_imported
+from graphwd.importing import TYPE_CHECKING, when_imported
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from graphwd.api import inspect, plan, rewrite, rewrite_file, verify, weight_decay
     from graphwd.errors import (
         ArchiveError,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         UndecidedSlotWarning,
         UnmatchedRuleWarning,
     )
-    from graphwd.policy import Policy, Rule
+    from graphwd.policy import Policy, Rule, recipes
     from graphwd.training.decoupling import decouple
     from graphwd.training.l2sp import L2SP
     from graphwd.training.logger import PenaltyLogger
@@ -63,7 +63,7 @@ _HOMES = {
         "UndecidedSlotWarning",
         "UnmatchedRuleWarning",
     ],
-    "policy": ["Policy", "Rule"],
+    "policy": ["Policy", "Rule", "recipes"],
     "verification": ["Report"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -89,6 +89,7 @@ __all__ = [
     "decouple",
     "inspect",
     "plan",
+    "recipes",
     "rewrite",
     "rewrite_file",
     "times",
@@ -115,16 +116,19 @@ def __dir__() -> list[str]:
 
 def _make_carrier_known() -> None:
     """Registers what Keras looks up by name when it loads a file: the carrier, an optimizer."""
-    with contextlib.suppress(GraphwdError):  # an unknown Keras is reported by the first call
-        importlib.import_module("graphwd.carrier")
-        importlib.import_module("graphwd.training.l2sp")
-        importlib.import_module("graphwd.training.optimizers")
+    try:
+        for name in ("carrier", "training.l2sp", "training.optimizers"):
+            importlib.import_module(f"graphwd.{name}")
+    except GraphwdError:
+        pass  # an unknown Keras is reported by the first call
 
 
 def _make_presets_known() -> None:
     """Does so for the models of keras-hub, which has to find their own classes by their names."""
-    with contextlib.suppress(GraphwdError):
+    try:  # noqa: SIM105 # contextlib takes long to import, and Ctrl-C may come soon
         importlib.import_module("graphwd.loaders").register_presets()
+    except GraphwdError:
+        pass
 
 
 when_imported("keras", _make_carrier_known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from graphwd import collector, regularizers
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from graphwd.verification import Report
 
 Path: TypeAlias = str | os.PathLike[str]
+
+_PATHS = (str, bytes, os.PathLike)
 
 
 def weight_decay(decay: float) -> Any:
@@ -86,28 +89,68 @@ def rewrite(
     model = graphwd.rewrite(model, graphwd.Rule(graphwd.weight_decay(1e-4), roles="kernel"))
     ```
     """
-    from graphwd import _keras, checks, copying, inplace, starting, verification
-    from graphwd.survey import of_copy
+    from graphwd import _keras, checks, inplace, starting, verification
 
     checks.is_model(model, "rewrite")
     with collector.paused(), _keras.unchanged_globals():
         found, decided = _planned(model, policy, calls=not in_place)
-        warn_of_mechanism(decided)
-        if portable:
-            _refuse_carried(decided)
-        checks.regularizers_fit(found, decided)
-        checks.warn_of_unbuilt(found)
-        checks.warn_of_unused_penalties(model)
+        _check(found, decided, portable)
         starts = starting.before(found)
         if in_place:
             result = inplace.edit(found, decided, verify=bool(verify))
         else:
-            result, copies = copying.copied(model)
-            inplace.edit(of_copy(found, result, copies), decided, verify=False)
+            result = _edited_copy(found, decided)
             if verify:
                 verification.prove(found, decided, result, outputs=verify == "outputs")
         starting.keep(found, decided, starts, result)
         return result
+
+
+def rewrite_and_tell(
+    model: Any, policy: Any, accept: Callable[[Plan], None], *, portable: bool = False
+) -> tuple[Any, Plan, Report]:
+    """Rewrites a model, for whoever shows what was done: from one survey of it.
+
+    Args:
+        model: A `keras.Model`.
+        policy: As for `rewrite`.
+        accept: Called with the plan before anything else is done, to refuse it with an error.
+        portable: As for `rewrite`.
+
+    Returns:
+        The new model, the plan that it has, and the proof, which may have failed.
+    """
+    from graphwd import _keras, starting, verification
+
+    with collector.paused(), _keras.unchanged_globals():
+        found, decided = _planned(model, policy)
+        accept(decided)
+        _check(found, decided, portable)
+        starts = starting.before(found)
+        copy = _edited_copy(found, decided)
+        report = verification.verify_clone(found, decided, copy)
+        starting.keep(found, decided, starts, copy)
+        return copy, decided, report
+
+
+def _check(found: Survey, decided: Plan, portable: bool) -> None:
+    """Refuses, or warns of, what a plan would do, before anything is changed."""
+    from graphwd import checks
+
+    warn_of_mechanism(decided)
+    if portable:
+        _refuse_carried(decided)
+    checks.regularizers_fit(found, decided)
+    checks.warn_of_unbuilt(found)
+    checks.warn_of_unused_penalties(found.model)
+
+
+def _edited_copy(found: Survey, decided: Plan) -> Any:
+    from graphwd import copying, inplace
+    from graphwd.survey import of_copy
+
+    copy, copies = copying.copied(found.model)
+    return inplace.edit(of_copy(found, copy, copies), decided, verify=False)
 
 
 def _planned(model: Any, policy: Any, *, calls: bool = True) -> tuple[Survey, Plan]:
@@ -168,7 +211,7 @@ def plan(model: Any, policy: Any) -> Plan:
         print(edit.path, edit.before, edit.after)
     ```
     """
-    if isinstance(model, (str, os.PathLike)):
+    if isinstance(model, _PATHS):
         from graphwd import archive
 
         return archive.plan_file(model, Policy.coerce(policy))
@@ -199,7 +242,7 @@ def inspect(model: Any) -> Plan:
     graphwd.inspect("model.keras").to_dict()["decays"]
     ```
     """
-    if isinstance(model, (str, os.PathLike)):
+    if isinstance(model, _PATHS):
         from graphwd import archive
 
         return archive.inspect_file(model)
@@ -252,7 +295,7 @@ def verify(
     from graphwd import verification
 
     chosen = None if policy is None else Policy.coerce(policy)
-    files = [isinstance(m, (str, os.PathLike)) for m in (original, rewritten)]
+    files = [isinstance(m, _PATHS) for m in (original, rewritten)]
     if all(files):
         return verification.verify_files(original, rewritten, chosen)
     if any(files):

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from graphwd import regularizers
 from graphwd.configs import serialize_config
 from graphwd.decays import from_config
-from graphwd.errors import EquivalenceError, PolicyError
+from graphwd.errors import ArchiveError, EquivalenceError, PolicyError
 from graphwd.files import Path, same_content, same_range
+from graphwd.folders import TASK, Folder
+from graphwd.folders import open_saved as open_saved  # part of this module's interface
 from graphwd.plans import Decision, Plan, make_plan
 from graphwd.policy import Policy
 from graphwd.saved import CONFIG, METADATA
 from graphwd.saved import Archive as Archive  # part of this module's interface
-from graphwd.slots import Pointer, Slot, set_regularizers
+from graphwd.slots import Pointer, Slot, find_slots, set_regularizers, strip_carried
 from graphwd.stored import StoredWeights
-from graphwd.zipcopy import STORED, Member, member_chunks
+from graphwd.zipcopy import ContentCheck, Member, member_chunks
 
 if TYPE_CHECKING:  # at run time what needs h5py is imported for HDF5 only
     from graphwd.reach import Reach, Unreached
@@ -36,7 +38,7 @@ def inspect_file(path: Path) -> Plan:
     Raises:
         ArchiveError: when the file is no saved model.
     """
-    with Archive(path) as archive:
+    with open_saved(path) as archive:
         return _planned(archive, None)
 
 
@@ -53,7 +55,7 @@ def plan_file(path: Path, policy: Policy) -> Plan:
     Raises:
         ArchiveError: when the file is no saved model.
     """
-    with Archive(path) as archive:
+    with open_saved(path) as archive:
         return _planned(archive, policy)
 
 
@@ -106,7 +108,13 @@ def _notes(unreached: Sequence[Unreached]) -> tuple[str, ...]:
 
 
 def rewrite_file(
-    source: Path, target: Path, policy: Policy, *, overwrite: bool = False, verify: bool = True
+    source: Path,
+    target: Path,
+    policy: Policy,
+    *,
+    overwrite: bool = False,
+    verify: bool = True,
+    accept: Callable[[Plan], None] | None = None,
 ) -> Plan:
     """Rewrites a saved model with the regularizers that a policy asks for.
 
@@ -122,6 +130,7 @@ def rewrite_file(
             place.
         verify: Whether the result is read back and compared with the source, config and every
             stored byte, before it gets the target's name.
+        accept: Called with the plan before anything is written, to refuse it with an error.
 
     Returns:
         The `Plan` that was carried out.
@@ -135,7 +144,7 @@ def rewrite_file(
     rewrite_file("resnet.keras", "resnet_decay.keras", Policy.load("decay.toml"))
     ```
     """
-    with Archive(source) as archive:
+    with open_saved(source) as archive:
         plan = _planned(archive, policy)
         for decision in plan.decisions:
             if decision.changes and regularizers.wants_start(decision.after):
@@ -144,6 +153,8 @@ def rewrite_file(
                     "from where the weights start, which no rewriting of a file can record; load "
                     "the model, and give it to graphwd.rewrite (--live)."
                 )
+        if accept is not None:
+            accept(plan)
         edits = plan.config_edits()
         config = set_regularizers(archive.config, edits)
         check = functools.partial(_prove, archive, edits) if verify else None
@@ -166,6 +177,8 @@ def _prove(
     ):
         problems.append("the configs differ beyond the planned edits")
     problems += compare_archives(source, written)
+    if source.metadata != written.metadata:
+        problems.append("the notes on how the file was made differ")
     if problems:
         raise EquivalenceError(
             f"The rewritten {source.path!r} is not the original plus the planned edits "
@@ -196,7 +209,10 @@ def compare_archives(one: Archive, other: Archive) -> list[str]:
         ArchiveError: when one of them is damaged.
     """
     if one.kind != other.kind:
-        return [f"one file is a .{one.kind} file and the other a .{other.kind} file"]
+        kinds = {"keras": "a .keras file", "h5": "a .h5 file", "folder": "a folder"}
+        return [f"one file is {kinds[one.kind]} and the other {kinds[other.kind]}"]
+    if isinstance(one, Folder) and isinstance(other, Folder):
+        return _compare_folders(one, other)
     if one.index is None or other.index is None:
         problems = _compare_h5(one, other, "")
         if one.compile_config != other.compile_config:
@@ -218,21 +234,52 @@ def compare_archives(one: Archive, other: Archive) -> list[str]:
     return problems
 
 
+def _compare_folders(one: Folder, other: Folder) -> list[str]:
+    ignored = {CONFIG, TASK, METADATA}
+    mine, theirs = set(one.files), set(other.files)
+    problems = [f"{name}: only the first folder has this file" for name in sorted(mine - theirs)]
+    problems += [f"{name}: only the second folder has this file" for name in sorted(theirs - mine)]
+    for name in sorted(mine & theirs - ignored):
+        a, b = one.opened(name), other.opened(name)
+        if a.size == b.size and same_range(a, 0, b, 0, a.size):
+            continue
+        differ = [f"{name}: the files differ"]
+        problems += _compare_h5(one, other, name) if name.endswith(".h5") else differ
+    if (one.backbone is None) == (other.backbone is None) and one.backbone and other.backbone:
+        bare = [
+            set_regularizers(
+                backbone, dict.fromkeys(p for slot in find_slots(backbone) for p in slot.pointers)
+            )
+            for backbone in (strip_carried(one.backbone), strip_carried(other.backbone))
+        ]
+        if bare[0] != bare[1]:
+            problems.append(f"{CONFIG}: the backbones differ beyond their regularizers")
+    return problems + other.differences()
+
+
 def _same_bytes(one: Archive, member: Member, other: Archive, counterpart: Member) -> bool:
-    """Whether two members are the same; as they are stored, or else decompressed."""
+    """Whether two members are the same; as they are stored, or else decompressed.
+
+    Either way the content is held against its checksum, which Keras does when it loads the file.
+    """
     a, b = member, counterpart
-    if (a.method, a.compressed, a.size) == (b.method, b.compressed, b.size) and same_range(
-        one.source, a.data, other.source, b.data, a.compressed
-    ):
-        return True
-    if (a.size, a.crc) != (b.size, b.crc) or a.method == b.method == STORED:
-        return False
+    if (a.method, a.compressed, a.size, a.crc) == (b.method, b.compressed, b.size, b.crc):
+        check = ContentCheck(one.source, a)
+        if same_range(one.source, a.data, other.source, b.data, a.compressed, check.add):
+            check.finish()
+            return True
     return same_content(member_chunks(one.source, a), member_chunks(other.source, b))
 
 
 def _compare_h5(one: Archive, other: Archive, name: str) -> list[str]:
-    from graphwd.weights import compare_trees
+    from graphwd.weights import Unsupported, compare_trees
 
-    with one.store(name).checked(), other.store(name).checked():
-        problems = compare_trees(one.tree(name), other.tree(name))
+    try:
+        with one.store(name).checked(), other.store(name).checked():
+            problems = compare_trees(one.tree(name), other.tree(name))
+    except Unsupported as error:
+        raise ArchiveError(
+            f"{one.path!r} holds what graphwd doesn't support: {error}; load the model and save it "
+            "again."
+        ) from error
     return [f"{name}: {problem}" for problem in problems] if name else problems

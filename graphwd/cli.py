@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphwd.errors import EquivalenceError, GraphwdError
+from graphwd.errors import EquivalenceError
 from graphwd.options import (
     Loading,
     PolicyChoice,
@@ -24,9 +26,11 @@ from graphwd.options import (
     debug_option,
     json_option,
     live_options,
+    named_file,
     policy_options,
+    strict_option,
 )
-from graphwd.shell import NOT_EQUIVALENT, SETTINGS, Main
+from graphwd.shell import NOT_EQUIVALENT, SETTINGS, Main, Unfulfilled
 
 if TYPE_CHECKING:
     from graphwd.plans import Plan
@@ -59,48 +63,73 @@ def _show_version(context: click.Context, parameter: click.Parameter, wanted: bo
 def cli() -> None:
     """Gives a Keras model weight decay after the fact.
 
-    A model comes from SRC, which is a saved model (.keras or .h5) or app:NAME, an architecture of
-    keras.applications. Saved models are read and written as they are, without loading Keras; with
-    --live they are loaded.
+    A model comes from SRC, which is a saved model (.keras, .h5, or a folder) or app:NAME, an
+    architecture of keras.applications. Saved models are read and written as they are, without
+    loading Keras; with --live they are loaded.
 
     Examples:
       graphwd rewrite app:MobileNet mobilenet-wd.keras --recipe mobilenet
-      graphwd rewrite resnet.keras resnet-wd.keras --recipe no-bias --weight-decay 5e-4
+      graphwd rewrite a.keras b.keras --recipe no-bias --weight-decay 5e-4
       graphwd plan resnet.keras --policy decay.toml
       graphwd inspect resnet-wd.keras
       graphwd verify resnet.keras resnet-wd.keras
 
-    Exit codes: 0 done, 1 not equivalent, 2 wrong usage or input. Errors are one line on standard
-    error. Colours are for terminals only, and NO_COLOR turns them off.
+    Exit codes: 0 done, 1 not equivalent (or not what --strict asks for), 2 wrong usage or input.
+    Errors are one line on standard error. Colours are for terminals only, and NO_COLOR turns them
+    off.
 
-    Completion for bash (for zsh or fish say zsh_source or fish_source), in ~/.bashrc:
+    Completion for bash, in ~/.bashrc (for zsh or fish say zsh_source or fish_source):
       eval "$(_GRAPHWD_COMPLETE=bash_source graphwd)"
     """
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", shell_complete=complete_source)
-@click.argument("target", metavar="DST", type=click.Path())
+@click.argument(
+    "paths", nargs=-1, metavar="SRC... [DST]", callback=named_file, shell_complete=complete_source
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    multiple=True,
+    callback=named_file,
+    metavar="DST",
+    help="Where to write; the same as a second argument.",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False),
+    multiple=True,
+    callback=named_file,
+    metavar="DIR",
+    help="Write each SRC to DIR, under its own name.",
+)
 @policy_options
 @live_options
 @click.option("--portable", is_flag=True, help="Refuse penalties that Keras alone can't load.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists; DST may be SRC then.")
+@click.option("--dry-run", is_flag=True, help="Write nothing: the same as 'graphwd plan'.")
+@strict_option
 @json_option
 @debug_option
 def rewrite(
-    source: str,
-    target: str,
+    paths: tuple[str, ...],
+    output: str | None,
+    output_dir: str | None,
     choice: PolicyChoice,
     loading: Loading,
     portable: bool,
     force: bool,
+    dry_run: bool,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Writes SRC to DST with the regularizers that a policy asks for.
 
     DST has the same graph, weights and compile state. It is compared with SRC before it gets its
     name: DST is either complete and proved or what it was before. The policy is a file (--policy)
-    or a published recipe (--recipe).
+    or a published recipe (--recipe). SRC may be a folder: a preset of keras-hub's, or a model that
+    was saved with zipped=False; DST is one then.
 
     A file is rewritten as it is: no class in it is imported and no weight decoded. With --live it
     is loaded with Keras, which also reaches weights inside composite layers; --import names the
@@ -112,15 +141,83 @@ def rewrite(
       graphwd rewrite model.keras model-wd.keras --policy decay.toml
       graphwd rewrite model.h5 model.h5 --force --recipe no-bias --l2 5e-5
       graphwd rewrite bert.keras bert-wd.keras --live --recipe bert
-      graphwd rewrite mine.keras mine-wd.keras --live --import my_layers --policy decay.toml
+      graphwd rewrite a.keras b.keras --live --import my_layers --policy decay.toml
+      graphwd rewrite *.keras --output-dir decayed --recipe resnet --strict
     """
+    jobs = _jobs(paths, output, output_dir, dry_run)
     policy = choice.policy()
-    way = _rewrite_live if loading.is_live(source) else _rewrite_file
-    plan, proof = way(source, target, policy, loading, portable, force)
-    size = os.path.getsize(target)
-    if as_json:
-        _print_json({"target": target, "bytes": size, "proof": proof, **plan.to_dict()})
+    if dry_run:
+        _show_plans([_planned(source, policy, loading) for source, _ in jobs], strict, as_json)
         return
+    if output_dir is not None:
+        os.makedirs(output_dir, exist_ok=True)
+    accept = _acceptance(strict, "; nothing was written")
+    told = []
+    for source, target in jobs:
+        way = _rewrite_live if loading.is_live(source) else _rewrite_file
+        plan, proof = way(source, target, policy, loading, portable, force, accept)
+        size = _bytes_in(target)
+        told.append({"target": target, "bytes": size, "proof": proof, **plan.to_dict()})
+        if not as_json:
+            _tell(plan, target, size, proof)
+    if as_json:
+        _print_json(told[0] if len(told) == 1 and output_dir is None else {"files": told})
+
+
+def _jobs(
+    paths: tuple[str, ...], output: str | None, output_dir: str | None, dry_run: bool
+) -> list[tuple[str, str]]:
+    """What is to be written where: pairs of a source and a target."""
+    context = click.get_current_context()
+    if not paths:
+        raise click.UsageError("Missing argument 'SRC'.", context)
+    if output is not None and output_dir is not None:
+        raise click.UsageError("Give -o or --output-dir, not both.", context)
+    if output_dir is not None:
+        targets = [os.path.join(output_dir, _own_name(path)) for path in paths]
+        twice = next((target for target in targets if targets.count(target) > 1), None)
+        if twice is not None:
+            raise click.UsageError(f"Two of the files would be written to {twice!r}.", context)
+        return list(zip(paths, targets, strict=True))
+    if output is None and dry_run and len(paths) == 1:
+        return [(paths[0], "")]
+    if output is None and len(paths) < 2:
+        raise click.UsageError("Missing argument 'DST'.", context)
+    if len(paths) > (1 if output is not None else 2):
+        raise click.UsageError("Several files need --output-dir DIR.", context)
+    return [(paths[0], paths[1] if output is None else output)]
+
+
+def _own_name(source: str) -> str:
+    """The name of what is written for a source into a folder."""
+    from graphwd import sources
+
+    if sources.is_application(source):
+        return source.removeprefix(sources.APPLICATION) + ".keras"
+    return os.path.basename(os.path.normpath(source))
+
+
+def _acceptance(strict: bool, unwritten: str = "") -> Callable[[Plan], None]:
+    """What refuses a plan that does nothing, or less than its policy says, upon `--strict`."""
+
+    def accept(plan: Plan) -> None:
+        slots = [decision.slot for decision in plan.decisions]
+        for number, rule in enumerate(plan.policy or (), 1):
+            if strict and not any(map(rule.matches, slots)):
+                raise Unfulfilled(
+                    f"Rule {number} matches nothing of {plan.source}, which --strict doesn't "
+                    f"allow{unwritten}."
+                )
+        if strict and not len(plan):
+            raise Unfulfilled(
+                f"The policy edits nothing of {plan.source}, which --strict doesn't "
+                f"allow{unwritten}."
+            )
+
+    return accept
+
+
+def _tell(plan: Plan, target: str, size: int, proof: str) -> None:
     from graphwd.report import summary_lines
     from graphwd.tables import printable
 
@@ -130,63 +227,73 @@ def rewrite(
 
 
 def _rewrite_live(
-    source: str, target: str, policy: Policy, loading: Loading, portable: bool, force: bool
+    source: str,
+    target: str,
+    policy: Policy,
+    loading: Loading,
+    portable: bool,
+    force: bool,
+    accept: Callable[[Plan], None],
 ) -> tuple[Plan, str]:
     from graphwd import api, sources
-    from graphwd.report import Progress
+    from graphwd.report import progress
 
-    sources.check_target(target, overwrite=force)
-    with Progress("loading") as progress, contextlib.redirect_stdout(sys.stderr):
+    sources.check_target(target, overwrite=force, source=source)
+    steps = ("loading", "rewriting", "writing")
+    with progress(*steps) as next_step, contextlib.redirect_stdout(sys.stderr):
         model = loading.load(source)
-        progress.step("planning")
-        plan = api.plan(model, policy)
-        progress.step("rewriting")
-        copy = api.rewrite(model, policy, verify=False, portable=portable)
-        progress.step("proving")
-        report = api.verify(model, copy, policy)
+        next_step()
+        copy, plan, report = api.rewrite_and_tell(model, policy, accept, portable=portable)
         if not report.ok:
             raise EquivalenceError(
                 f"The rewritten model is not the original plus the planned edits "
                 f"({report.problems[0]}); nothing was written, please report this.",
                 report,
             )
-        progress.step("writing")
-        sources.save(copy, target, overwrite=force)
+        next_step()
+        sources.save(copy, target, overwrite=force, source=source)
     return plan, str(report)
 
 
 def _rewrite_file(
-    source: str, target: str, policy: Policy, loading: Loading, portable: bool, force: bool
+    source: str,
+    target: str,
+    policy: Policy,
+    loading: Loading,
+    portable: bool,
+    force: bool,
+    accept: Callable[[Plan], None],
 ) -> tuple[Plan, str]:
-    from graphwd import api, archive
+    from graphwd import archive
     from graphwd.errors import UnreachableWeightError
-    from graphwd.report import Progress
 
-    with Progress("rewriting"):
-        if portable:
-            plan = archive.plan_file(source, policy)
-            carried = tuple(d.slot.path for d in plan.decisions if d.carried)
-            if carried:
-                raise UnreachableWeightError(
-                    f"No config of Keras's own holds {len(carried)} of the planned penalties "
-                    f"({', '.join(carried[:5])}{', ...' if len(carried) > 5 else ''}); leave out "
-                    "--portable to let graphwd carry them.",
-                    carried,
-                )
-        plan = api.rewrite_file(source, target, policy, overwrite=force)
+    def accept_both(plan: Plan) -> None:
+        accept(plan)
+        carried = tuple(d.slot.path for d in plan.decisions if d.carried)
+        if portable and carried:
+            raise UnreachableWeightError(
+                f"No config of Keras's own holds {len(carried)} of the planned penalties "
+                f"({', '.join(carried[:5])}{', ...' if len(carried) > 5 else ''}); leave out "
+                "--portable to let graphwd carry them.",
+                carried,
+            )
+
+    plan = archive.rewrite_file(source, target, policy, overwrite=force, accept=accept_both)
     return plan, "equal but for the planned edits: the config, and every stored byte"
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", shell_complete=complete_source)
+@click.argument("source", metavar="SRC", callback=named_file, shell_complete=complete_source)
 @policy_options
 @live_options
+@strict_option
 @json_option
 @debug_option
 def plan(
     source: str,
     choice: PolicyChoice,
     loading: Loading,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Shows what a policy would do to SRC, and writes nothing.
@@ -207,15 +314,12 @@ def plan(
       graphwd plan model.keras --recipe no-bias --json | jq '.edits[].path'
       graphwd plan bert.keras --live --import my_layers --recipe bert
     """
-    from graphwd.report import show_plan
-
-    policy = choice.policy()
-    made = _planned(source, policy, loading)
-    _print_json(made.to_dict()) if as_json else show_plan(made)
+    made = _planned(source, choice.policy(), loading)
+    _show_plans([made], strict, as_json)
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", shell_complete=complete_source)
+@click.argument("source", metavar="SRC", callback=named_file, shell_complete=complete_source)
 @live_options
 @json_option
 @debug_option
@@ -231,35 +335,42 @@ def inspect(source: str, loading: Loading, as_json: bool) -> None:
       graphwd inspect model.keras --live --json
       graphwd inspect model.keras --json | jq '.summary.whole.penalty'
     """
+    _show_plans([_planned(source, None, loading)], False, as_json)
+
+
+def _show_plans(plans: list[Plan], strict: bool, as_json: bool) -> None:
     from graphwd.report import show_plan
 
-    made = _planned(source, None, loading)
-    _print_json(made.to_dict()) if as_json else show_plan(made)
+    if as_json:
+        told = [plan.to_dict() for plan in plans]
+        _print_json(told[0] if len(told) == 1 else {"plans": told})
+    for plan in plans if not as_json else ():
+        show_plan(plan)
+    for plan in plans:
+        _acceptance(strict)(plan)
 
 
 def _planned(source: str, policy: Policy | None, loading: Loading) -> Plan:
     from graphwd import archive
-    from graphwd.report import Progress
+    from graphwd.report import progress
 
     if not loading.is_live(source):
-        with Progress("reading"):
-            if policy is None:
-                return archive.inspect_file(source)
-            return archive.plan_file(source, policy)
+        return archive.inspect_file(source) if policy is None else archive.plan_file(source, policy)
     from graphwd import api
 
-    with Progress("loading") as progress, contextlib.redirect_stdout(sys.stderr):
+    with progress("loading", "looking") as next_step, contextlib.redirect_stdout(sys.stderr):
         model = loading.load(source)
-        progress.step("looking")
+        next_step()
         return api.inspect(model) if policy is None else api.plan(model, policy)
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", shell_complete=complete_source)
+@click.argument("source", metavar="SRC", callback=named_file, shell_complete=complete_source)
 @click.option(
     "-o",
     "--output",
     type=click.Path(),
+    callback=named_file,
     metavar="FILE",
     required=True,
     help="Where to write the page.",
@@ -286,24 +397,20 @@ def report(
       graphwd report model.keras --recipe resnet -o plan.html
       graphwd report app:MobileNet --recipe mobilenet -o mobilenet.html
     """
+    from graphwd import writing
+
     policy = choice.policy() if choice.given else None
-    if os.path.isdir(output):
-        raise GraphwdError(f"{output!r} can't be written: it is a directory.")
-    if not force and os.path.lexists(output):
-        raise GraphwdError(f"{output!r} exists; to replace it pass --force.")
+    writing.check_target(output, overwrite=force)
     made = _planned(source, policy, loading)
-    try:
-        made.save_html(output)
-    except OSError as error:  # it names the temporary file, which nobody has asked for
-        raise GraphwdError(f"{output!r} can't be written: {error.strerror}.") from error
+    made.save_html(output, overwrite=force)
     from graphwd.tables import printable
 
     click.echo(f"{printable(output)}: {printable(made.title)}")
 
 
 @cli.command()
-@click.argument("original", metavar="A", shell_complete=complete_source)
-@click.argument("rewritten", metavar="B", shell_complete=complete_source)
+@click.argument("original", metavar="A", callback=named_file, shell_complete=complete_source)
+@click.argument("rewritten", metavar="B", callback=named_file, shell_complete=complete_source)
 @policy_options
 @live_options
 @click.option("--outputs", is_flag=True, help="Also compare outputs (loads both files).")
@@ -329,16 +436,18 @@ def verify(
       graphwd verify model.keras model-wd.keras --outputs
     """
     from graphwd import api
-    from graphwd.report import Progress
+    from graphwd.report import progress
 
     policy = choice.policy() if choice.given else None
     loading = replace(loading, live=loading.live or outputs)
-    with Progress("comparing") as progress, contextlib.redirect_stdout(sys.stderr):
-        models: list[Any] = [original, rewritten]
-        if loading.is_live(original, rewritten):
-            progress.step("loading")
-            models = [loading.load(source) for source in models]
-            progress.step("comparing")
+    live = loading.is_live(original, rewritten)
+    models: list[Any] = [original, rewritten]
+    steps = [*(f"loading {source}" for source in models if live), "comparing"]
+    with progress(*steps) as next_step, contextlib.redirect_stdout(sys.stderr):
+        for place, source in enumerate(models):
+            if live:
+                models[place] = loading.load(source)
+                next_step()
         report = api.verify(models[0], models[1], policy, outputs=outputs)
     if as_json:
         _print_json(report.to_dict())
@@ -403,7 +512,24 @@ def recipes(name: str | None, as_json: bool) -> None:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Plain data without what JSON has no number for: not a number, and infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _bytes_in(path: str) -> int:
+    """The size of a file, or of all files in a folder."""
+    if not os.path.isdir(path):
+        return os.path.getsize(path)
+    names = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return sum(map(os.path.getsize, names))
 
 
 def _size(count: int) -> str:
@@ -413,5 +539,5 @@ def _size(count: int) -> str:
 
 
 def main() -> None:
-    """The entry point of the command `graphwd`."""
+    """Runs the command line."""
     cli(prog_name="graphwd")

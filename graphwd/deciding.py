@@ -14,6 +14,8 @@ from graphwd.policy import Policy
 from graphwd.rules import Rule
 from graphwd.slots import Slot
 
+_HINTS, _LONGEST_TEXT = 4, 200  # a pattern of a megabyte is told in a line, too
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -201,9 +203,9 @@ def _unmatched(
     }
     hints = []
     for selector, words in known.items():
-        for pattern in getattr(rule, selector) or ():
+        for pattern in (getattr(rule, selector) or ())[:_HINTS]:
             nearest = suggest(pattern, words)
             if nearest and pattern not in words:
-                hints.append(f"{pattern!r}: did you mean {nearest!r}?")
+                hints.append(f"{pattern[:_LONGEST_TEXT]!r}: did you mean {nearest!r}?")
     hint = f" ({' '.join(hints)})" if hints else ""
     return f"{_named(index, rule)} matches nothing{where}{hint}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class GraphwdError(Exception):
     """The base of all errors that graphwd raises."""
@@ -16,7 +18,7 @@ class ModelError(GraphwdError, ValueError):
 
 
 class ArchiveError(GraphwdError):
-    """A saved model can't be read or written; a target file is left as it was."""
+    """A file can't be read or written; what was under the name of a target is unchanged."""
 
 
 class EquivalenceError(GraphwdError):
@@ -41,3 +43,21 @@ class UnreachableWeightError(GraphwdError):
     def __init__(self, message: str, paths: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.paths = paths
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without Python's or the system's error number."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def name_of(path: object) -> str:
+    """What to call a file in messages, and whether it can be one: text, without surrogates.
+
+    Raises:
+        ArchiveError: when it is no path.
+    """
+    try:
+        name = os.fspath(path)  # type: ignore[call-overload] # anything may be given
+    except TypeError:
+        raise ArchiveError(f"{path!r} is no path: give a string or a pathlib.Path.") from None
+    return os.fsdecode(name)

@@ -1,21 +1,19 @@
-"""Files on disk: one opened without trusting it, and one written so that its target stays whole."""
+"""Files on disk: opened without trusting them, their ranges compared and copied."""
 
 from __future__ import annotations
 
 import errno
 import functools
-import heapq
 import io
 import os
-import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeAlias
 
-from graphwd.errors import ArchiveError
+from graphwd.errors import ArchiveError, name_of, reason
 
-Path: TypeAlias = str | os.PathLike[str]
+Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 CHUNK = 512 << 10
 """The number of bytes that are held in memory at once when a file's content passes through.
@@ -34,8 +32,6 @@ _NO_KERNEL_COPY = {
     errno.EPERM,
     errno.ETXTBSY,
 }
-_NO_ANONYMOUS_FILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS}
-_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 class Source:
@@ -51,7 +47,7 @@ class Source:
     """
 
     def __init__(self, path: Path, descriptor: int | None = None) -> None:
-        self.path = os.fspath(path)
+        self.path = name_of(path)
         try:
             if descriptor is None:
                 self._refuse_special(os.stat(self.path))
@@ -74,11 +70,6 @@ class Source:
         if stat.S_ISREG(status.st_mode):
             return
         if stat.S_ISDIR(status.st_mode):
-            if os.path.exists(os.path.join(self.path, "config.json")):
-                raise ArchiveError(
-                    f"{self.path!r} is an unzipped Keras model, which can't be replaced in one "
-                    "step; save it as one .keras file with model.save(path)."
-                )
             raise ArchiveError(f"{self.path!r} is a directory; give a .keras or .h5 file.")
         raise ArchiveError(f"{self.path!r} is not a regular file; give a .keras or .h5 file.")
 
@@ -122,10 +113,6 @@ class Source:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise ArchiveError(f"{self.path!r} is damaged: it ends before what it announces.")
 
-    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yields the parts of a range that hold data, as `extents` does."""
-        return extents(self.file, start, stop)
-
     def check_unchanged(self) -> None:
         """Raises an ArchiveError when somebody wrote to the file since it was opened."""
         now = os.fstat(self.file.fileno())
@@ -141,11 +128,6 @@ class Source:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, without Python's or the system's error number."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def read_into(file: io.FileIO, offset: int, buffer: memoryview) -> bool:
@@ -165,68 +147,31 @@ class Readable(Protocol):
     def fill(self, offset: int, buffer: memoryview) -> None:
         """Reads from `offset` on until a buffer is full."""
 
-    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yields the parts of a range that hold data, as `extents` does."""
 
-
-def extents(file: io.FileIO, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Yields the parts of a range of a file that hold data: all but the holes of a sparse one.
-
-    Args:
-        file: An open file.
-        start: The first byte of the range.
-        stop: The byte after its last one.
-
-    Yields:
-        The first byte of a part, and the byte after its last one.
-    """
-    if not hasattr(os, "SEEK_DATA"):
-        yield start, stop
-        return
-    descriptor, position = file.fileno(), start
-    while position < stop:
-        try:
-            begin = os.lseek(descriptor, position, os.SEEK_DATA)
-            end = os.lseek(descriptor, begin, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return  # a hole up to the end of the file
-            begin, end = position, stop  # this file system doesn't know about holes
-        if begin >= stop:
-            return
-        yield begin, min(end, stop)
-        position = end
-
-
-def same_range(one: Readable, start: int, other: Readable, other_start: int, size: int) -> bool:
-    """Whether two ranges of the same size hold the same bytes."""
+def same_range(
+    one: Readable,
+    start: int,
+    other: Readable,
+    other_start: int,
+    size: int,
+    seen: Callable[[memoryview], object] | None = None,
+) -> bool:
+    """Whether two ranges of the same size hold the same bytes; shows each piece to `seen`."""
     # Always the same two pieces of memory: where each piece is fresh the system makes it anew,
     # which takes longer than to read.
     mine, theirs = bytearray(min(CHUNK, size)), bytearray(min(CHUNK, size))
     views = memoryview(mine), memoryview(theirs)
-    if size:  # behind the end of a file there is neither data nor a hole
-        one.fill(start + size - 1, views[0][:1])
-        other.fill(other_start + size - 1, views[1][:1])
-        if mine != theirs:
-            return False
-    data, other_data = _relative(one, start, size), _relative(other, other_start, size)
     done = 0
-    for begin, end in heapq.merge(data, other_data):  # where neither has data, both are zeros
-        done = max(done, begin)
-        while done < end:
-            step = min(CHUNK, end - done)
-            one.fill(start + done, views[0][:step])
-            other.fill(other_start + done, views[1][:step])
-            if mine != theirs:  # what a short piece leaves of earlier ones was equal
-                return False
-            done += step
+    while done < size:
+        step = min(CHUNK, size - done)
+        one.fill(start + done, views[0][:step])
+        other.fill(other_start + done, views[1][:step])
+        if mine != theirs:  # what a short piece leaves of earlier ones was equal
+            return False
+        if seen is not None:
+            seen(views[0][:step])
+        done += step
     return True
-
-
-def _relative(file: Readable, start: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a range that hold data, counted from its beginning."""
-    for begin, end in file.extents(start, start + size):
-        yield begin - start, end - start
 
 
 def same_content(one: Iterator[bytes], other: Iterator[bytes]) -> bool:
@@ -245,8 +190,8 @@ def same_content(one: Iterator[bytes], other: Iterator[bytes]) -> bool:
 def copy_range(source: Source, start: int, stop: int, target: io.FileIO) -> None:
     """Appends a range of one file to another, by the kernel where it can.
 
-    Holes stay holes. Nothing of the content comes into this process where the system has
-    `copy_file_range`; a file system that shares extents copies nothing at all.
+    Nothing of the content comes into this process where the system has `copy_file_range`; a file
+    system that shares extents copies nothing at all.
 
     Args:
         source: Where to read.
@@ -258,36 +203,26 @@ def copy_range(source: Source, start: int, stop: int, target: io.FileIO) -> None
         ArchiveError: when the source is shorter than that.
         OSError: when the target can't take it.
     """
-    base = target.tell() - start
-    for begin, end in source.extents(start, stop):
-        target.seek(base + begin)
-        _copy_data(source, begin, end, target)
-    if target.seek(0, io.SEEK_END) < base + stop:
-        target.truncate(base + stop)
-    target.seek(base + stop)
-
-
-def _copy_data(source: Source, begin: int, end: int, target: io.FileIO) -> None:
     in_kernel = hasattr(os, "copy_file_range")
-    while begin < end:
+    while start < stop:
         if in_kernel:
             try:
                 count = os.copy_file_range(
                     source.file.fileno(),
                     target.fileno(),
-                    min(end - begin, _KERNEL_SLICE),
-                    offset_src=begin,
+                    min(stop - start, _KERNEL_SLICE),
+                    offset_src=start,
                 )
             except OSError as error:
                 if error.errno not in _NO_KERNEL_COPY:
                     raise
                 count = 0
             in_kernel = count > 0
-            begin += count
+            start += count
             continue
-        data = source.read(begin, min(end - begin, CHUNK))
+        data = source.read(start, min(stop - start, CHUNK))
         write_all(target, data)
-        begin += len(data)
+        start += len(data)
 
 
 def write_all(target: io.FileIO, data: bytes) -> None:
@@ -295,32 +230,6 @@ def write_all(target: io.FileIO, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[target.write(rest) :]
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a small file at once or not at all; one that is there is replaced.
-
-    Args:
-        path: Its path. A symbolic link stays one; permissions stay, too.
-        data: What is to be in it.
-
-    Raises:
-        OSError: when it can't be written. What was there is unchanged.
-    """
-    target = os.path.realpath(path)
-    temporary = f"{target}.{os.urandom(8).hex()}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if os.path.exists(target):
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 @contextmanager
@@ -342,141 +251,3 @@ def flushed_meanwhile(file: io.FileIO) -> Iterator[None]:
             flushed = functools.partial(os.fsync, file.fileno())
         yield
         flushed()
-
-
-@contextmanager
-def replacing(path: Path, source: Source, *, overwrite: bool) -> Iterator[io.FileIO]:
-    """Opens a new file that takes the target's place when the block ends without an error.
-
-    Until then the target is what it was; whatever ends the block, an error, a signal or the end
-    of the process, leaves no half-written file under the target's name. On Linux the new file has
-    no name before it is complete, so that not even `kill -9` leaves anything behind; elsewhere it
-    is written beside the target, and removed upon any error.
-
-    A target that is a symbolic link stays one: the file that it points to is replaced. The new
-    file has the permissions of the one that it replaces, or else those of the source.
-
-    Args:
-        path: The target.
-        source: The file that is rewritten: its permissions are taken over.
-        overwrite: Whether the target may exist.
-
-    Yields:
-        An unbuffered binary file, open for reading and writing.
-
-    Raises:
-        ArchiveError: when the target exists without `overwrite`, is not a regular file, or can't
-            be written (a full disk, a missing directory, no permission).
-    """
-    name = os.fspath(path)
-    try:
-        target = os.path.realpath(name)
-        existing = _existing(name, target, overwrite)
-        directory = os.path.dirname(target)
-        if not os.path.isdir(directory):
-            raise ArchiveError(f"{name!r} can't be written: there is no directory {directory!r}.")
-    except (OSError, ValueError) as error:
-        raise ArchiveError(f"{name!r} can't be written: {reason(error)}.") from error
-    temporary = os.path.join(directory, f".graphwd-{os.urandom(8).hex()}.tmp")
-    try:
-        file, anonymous = _open_new(directory, temporary)
-        with file:
-            yield file
-            _set_permissions(file, source.stat, existing)
-            os.fsync(file.fileno())
-            if anonymous:
-                _name_anonymous(file, temporary if overwrite else target)
-            elif not overwrite:
-                _name_once(temporary, target)
-            if overwrite:
-                os.replace(temporary, target)
-        _sync_directory(directory)
-    except FileExistsError as error:
-        raise ArchiveError(_exists(name)) from error
-    except OSError as error:
-        raise ArchiveError(
-            f"{name!r} can't be written: {reason(error)}; what was there is unchanged."
-        ) from error
-    finally:
-        with suppress(FileNotFoundError):  # it never had a name, or it has its final one
-            os.unlink(temporary)
-
-
-def _exists(name: str) -> str:
-    return f"{name!r} exists; to replace it pass overwrite=True (--force)."
-
-
-def _existing(name: str, target: str, overwrite: bool) -> os.stat_result | None:
-    try:
-        status = os.stat(target)
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise ArchiveError(f"{name!r} can't be written: it is {kind}.")
-    if not overwrite:
-        raise ArchiveError(_exists(name))
-    return status
-
-
-def _open_new(directory: str, temporary: str) -> tuple[io.FileIO, bool]:
-    """Opens a new file: without a name where the system can give it one later, else with one."""
-    if hasattr(os, "O_TMPFILE"):
-        try:
-            descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno not in _NO_ANONYMOUS_FILE:
-                raise
-        else:
-            if os.path.exists(_own_descriptor(descriptor)):
-                return os.fdopen(descriptor, "r+b", buffering=0), True
-            os.close(descriptor)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(temporary, flags | getattr(os, "O_BINARY", 0), 0o600)
-    return os.fdopen(descriptor, "r+b", buffering=0), False
-
-
-def _own_descriptor(descriptor: int) -> str:
-    return f"/proc/self/fd/{descriptor}"
-
-
-def _set_permissions(
-    file: io.FileIO, source: os.stat_result, existing: os.stat_result | None
-) -> None:
-    if existing is not None and hasattr(os, "fchown"):
-        with suppress(PermissionError):  # only root may give files away; others keep their own
-            os.fchown(file.fileno(), existing.st_uid, existing.st_gid)
-    if hasattr(os, "fchmod"):
-        os.fchmod(file.fileno(), stat.S_IMODE((existing or source).st_mode) & 0o777)
-
-
-def _name_anonymous(file: io.FileIO, path: str) -> None:
-    """Gives a file without a name its first one; fails where there is a file of that name."""
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # With a directory's descriptor, since os.link follows its source only then.
-        own = _own_descriptor(file.fileno())
-        os.link(own, os.path.basename(path), dst_dir_fd=directory, follow_symlinks=True)
-    finally:
-        os.close(directory)
-
-
-def _name_once(temporary: str, target: str) -> None:
-    """Renames a file; fails where the target exists, if the file system can tell in one step."""
-    try:
-        os.link(temporary, target)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        os.replace(temporary, target)
-
-
-def _sync_directory(directory: str) -> None:
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # some network file systems can't; the file itself is complete
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

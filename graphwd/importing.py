@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in `typing`, which takes longer to import than all else here
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from importlib.abc import Loader, MetaPathFinder
-else:  # what importlib.abc imports takes longer than all else that graphwd imports at first
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+else:
     Loader = MetaPathFinder = object
 
 
@@ -29,12 +29,11 @@ def when_imported(package: str, function: Callable[[], Any]) -> None:
         sys.meta_path.insert(0, _Finder(package, function))
 
 
-@dataclass(eq=False)
 class _Finder(MetaPathFinder):
     """Stands before all other finders, and gives what they find a loader that tells."""
 
-    package: str
-    function: Callable[[], Any]
+    def __init__(self, package: str, function: Callable[[], Any]) -> None:
+        self.package, self.function = package, function
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -50,12 +49,11 @@ class _Finder(MetaPathFinder):
         return spec
 
 
-@dataclass(eq=False)
 class _Loader(Loader):
     """Loads a package by its own loader, which it leaves in its place."""
 
-    finder: _Finder
-    own: Loader
+    def __init__(self, finder: _Finder, own: Loader) -> None:
+        self.finder, self.own = finder, own
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.own.create_module(spec)

@@ -138,8 +138,10 @@ class Loading:
         Raises:
             UsageError: when an option says nothing about them.
         """
-        from graphwd.sources import is_application
+        from graphwd.sources import check_application, is_application
 
+        for source in filter(is_application, sources):
+            check_application(source)
         applications = any(map(is_application, sources))
         if self.weights is not None and not applications:
             raise click.UsageError(
@@ -195,7 +197,7 @@ def _import(name: str) -> None:
 def complete_source(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Completes a saved model's name; those of architectures would take loading Keras.
+    """Completes a saved model's name, or that of an architecture.
 
     Args:
         context: Of the command.
@@ -207,7 +209,12 @@ def complete_source(
     """
     from click.shell_completion import CompletionItem
 
-    return [CompletionItem(incomplete, type="file")]
+    from graphwd import sources
+
+    if not incomplete or not sources.APPLICATION.startswith(incomplete[:4]):
+        return [CompletionItem(incomplete, type="file")]
+    names = (sources.APPLICATION + name for name in sources.architectures())
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def complete_recipe(
@@ -232,6 +239,65 @@ def complete_recipe(
         for recipe in recipes()
         if recipe.name.startswith(incomplete)
     ]
+
+
+def once(context: click.Context, parameter: click.Parameter, values: tuple[Any, ...]) -> Any:
+    """Refuses an option that is given twice: of two policies one would be left out silently.
+
+    Args:
+        context: Of the command.
+        parameter: Which one is checked.
+        values: What was given, each time.
+
+    Returns:
+        The one value, or `None`.
+
+    Raises:
+        UsageError: when there are several.
+    """
+    if len(values) > 1:
+        raise click.UsageError(f"{parameter.opts[0]} was given twice; give it once.", context)
+    return values[0] if values else None
+
+
+def check_once_recipe(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> str | None:
+    """Refuses a second recipe, and the name of none."""
+    return check_recipe(context, parameter, once(context, parameter, values))
+
+
+def named_file(
+    context: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None
+) -> Any:
+    """Refuses `-`: a file is read back and forth, and gets its name when it is complete.
+
+    Args:
+        context: Of the command.
+        parameter: Which one is checked.
+        value: What was given.
+
+    Returns:
+        The same.
+
+    Raises:
+        UsageError: for `-`.
+    """
+    if value == "-" or (isinstance(value, tuple) and "-" in value):
+        raise click.UsageError(
+            "'-' is no file: graphwd neither reads standard input nor writes models to standard "
+            "output; name a file.",
+            context,
+        )
+    return (
+        once(context, parameter, value)
+        if isinstance(value, tuple) and _is_option(parameter)
+        else value
+    )
+
+
+def _is_option(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Option)
 
 
 def check_recipe(
@@ -279,17 +345,25 @@ def policy_options(function: _Function) -> _Function:
         made = click.option(f"--{key}", multiple=True, metavar=metavar, help=text)(made)
     for option in (
         click.option(
-            "--l2", type=float, metavar="X", help="Strength, or that of --recipe: a factor of L2."
+            "--l2",
+            type=float,
+            multiple=True,
+            callback=once,
+            metavar="X",
+            help="Strength, or that of --recipe: a factor of L2.",
         ),
         click.option(
             "--weight-decay",
             type=float,
+            multiple=True,
+            callback=once,
             metavar="X",
             help="Strength, or that of --recipe, in the papers' unit: the same as --l2 X/2.",
         ),
         click.option(
             "--recipe",
-            callback=check_recipe,
+            multiple=True,
+            callback=check_once_recipe,
             shell_complete=complete_recipe,
             metavar="NAME",
             help="A published recipe; 'graphwd recipes' lists them.",
@@ -298,6 +372,8 @@ def policy_options(function: _Function) -> _Function:
             "--policy",
             "policy_file",
             type=click.Path(),
+            multiple=True,
+            callback=named_file,
             metavar="FILE",
             help="A policy file, .toml or .json, or a recipe's name.",
         ),
@@ -340,6 +416,9 @@ def live_options(function: _Function) -> _Function:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+strict_option = click.option(
+    "--strict", is_flag=True, help="Exit with 1 when a rule matches nothing, or nothing is edited."
+)
 debug_option = click.option(
     "--debug",
     is_flag=True,

@@ -15,10 +15,10 @@ from typing import Any
 from graphwd import drawing, regularizers
 from graphwd.decisions import Decision
 from graphwd.errors import ModelError
-from graphwd.files import write_whole
 from graphwd.outcome import Outcome, Penalties
 from graphwd.slots import strip_carried
 from graphwd.summary import Summary, count_parameters
+from graphwd.writing import check_target, write_whole
 
 _COLOURS = 8
 _BARS = 24
@@ -119,14 +119,19 @@ def render(plan: Outcome) -> str:
     )
 
 
-def save_html(plan: Outcome, path: str | os.PathLike[str]) -> None:
+def save_html(plan: Outcome, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
     """Writes the page of a plan to a file, which is complete or not there.
 
     Args:
         plan: A plan, or any other `Outcome`.
-        path: The file's path; what is there is replaced.
+        path: The file's path.
+        overwrite: Whether a file that is there is replaced.
+
+    Raises:
+        ArchiveError: when the file can't be written. What was there is unchanged.
     """
-    write_whole(path, render(plan).encode("utf-8"))
+    check_target(path, overwrite=overwrite)
+    write_whole(path, render(plan).encode("utf-8", "backslashreplace"), overwrite=overwrite)
 
 
 class Marks:

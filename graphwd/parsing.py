@@ -20,6 +20,7 @@ _STOCK: Mapping[str, Mapping[str, float | None]] = {
     "L2": {"l2": None},
     "L1L2": {"l1": 0.0, "l2": 0.0},
 }
+_MOST_PATTERNS, _LONGEST_PATTERN, _MOST_STARS = 10_000, 1_000, 32
 _MAX_DEPTH = 32  # of a regularizer's config, which may come from a hostile file
 
 
@@ -157,7 +158,15 @@ def patterns(value: Any, key: str, where: str) -> tuple[str, ...]:
         )
     if not given:
         raise PolicyError(f"{where}: `{key}` is an empty list; leave it out to select everything.")
+    if len(given) > _MOST_PATTERNS:
+        raise PolicyError(f"{where}: `{key}` has more than {_MOST_PATTERNS:,} patterns.")
     for pattern in given:
+        length, stars = (len(pattern), pattern.count("*")) if isinstance(pattern, str) else (0, 0)
+        if length > _LONGEST_PATTERN or stars > _MOST_STARS:
+            raise PolicyError(
+                f"{where}: `{key}` has a pattern of {length:,} characters and {stars:,} stars; "
+                f"make it {_LONGEST_PATTERN:,} and {_MOST_STARS} at most."
+            )
         if not isinstance(pattern, str):
             raise PolicyError(f"{where}: `{key}` has {kind(pattern)} in it; make it a string.")
         if not pattern.removeprefix("!"):

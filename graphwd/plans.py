@@ -168,11 +168,15 @@ class Plan(Outcome):
         more = [] if self.decays is None else [self.decays.table()]
         return [*summary.tables(), *more], [*self.notes, *summary.penalties.notes]
 
-    def save_html(self, path: str | os.PathLike[str]) -> None:
+    def save_html(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Writes the plan as a page: graph, charts and tables in one file that asks no network.
 
         Args:
-            path: The file's path; what is there is replaced.
+            path: The file's path.
+            overwrite: Whether a file that is there is replaced.
+
+        Raises:
+            ArchiveError: when the file can't be written. What was there is unchanged.
 
         Example:
 
@@ -182,7 +186,7 @@ class Plan(Outcome):
         """
         from graphwd import page  # here, since most plans are never drawn
 
-        page.save_html(self, path)
+        page.save_html(self, path, overwrite=overwrite)
 
     def __str__(self) -> str:
         tables, notes = self.shown()

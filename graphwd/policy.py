@@ -221,19 +221,20 @@ class Policy:
         except PolicyError as error:
             raise PolicyError(f"{policyfiles.name_of(path)}: {error}") from error
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes a policy file that `load` reads back to an equal policy.
 
-        A file of that name is replaced, at once or not at all. In TOML, which has no null, a rule
-        that removes regularizers has `regularizer = "none"`.
+        The file is written at once or not at all. In TOML, which has no null, a rule that removes
+        regularizers has `regularizer = "none"`.
 
         Args:
             path: Path of the file; its name ends in `.json` or `.toml`.
+            overwrite: Whether a file that is there is replaced.
 
         Raises:
             PolicyError: when the file can't be written, or TOML has no way to write a rule.
         """
-        policyfiles.write_table(path, self.to_dict())
+        policyfiles.write_table(path, self.to_dict(), overwrite=overwrite)
 
     @classmethod
     def recipe(
@@ -340,10 +341,18 @@ class Recipe:
 
 
 def recipes() -> tuple[Recipe, ...]:
-    """All recipes, in the order in which they are best read.
+    """All published recipes, in the order in which they are best read.
 
     Returns:
-        A tuple of `Recipe`s.
+        A tuple of `Recipe`s, each with its `name`, `source`, `quote`, `coefficient` and `unit`
+        (`weight_decay` or `l2`), and its `policy`.
+
+    Example:
+
+    ```python
+    for recipe in graphwd.recipes():
+        print(recipe.name, recipe.unit, recipe.coefficient, recipe.source)
+    ```
     """
     return tuple(_recipes().values())
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import tomli_w
 
-from graphwd.errors import PolicyError
-from graphwd.files import write_whole
+from graphwd.errors import ArchiveError, PolicyError
 from graphwd.regularizers import NONE
+from graphwd.writing import write_whole
+
+_LIMIT = 1 << 20
 
 
 def read_table(path: str | os.PathLike[str]) -> Any:
@@ -30,7 +32,13 @@ def read_table(path: str | os.PathLike[str]) -> Any:
     suffix = _suffix(path)
     where = name_of(path)
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise PolicyError(f"{where} can't be read: it is not a regular file.")
+        with open(path, "rb") as file:
+            content = file.read(_LIMIT + 1)
+        if len(content) > _LIMIT:
+            raise PolicyError(f"{where} is larger than {_LIMIT >> 20} MiB, which no policy is.")
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise PolicyError(f"{where} can't be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
@@ -52,12 +60,15 @@ def read_table(path: str | os.PathLike[str]) -> Any:
         raise PolicyError(f"{where} has a number that can't be read: {error}.") from error
 
 
-def write_table(path: str | os.PathLike[str], data: dict[str, Any]) -> None:
+def write_table(
+    path: str | os.PathLike[str], data: dict[str, Any], *, overwrite: bool = False
+) -> None:
     """Writes a policy file, at once or not at all.
 
     Args:
         path: Path of the file; its name ends in `.json` or `.toml`.
         data: A policy's `to_dict()`.
+        overwrite: Whether a file that is there is replaced.
 
     Raises:
         PolicyError: when the file can't be written, or TOML has no way to write a rule.
@@ -70,11 +81,9 @@ def write_table(path: str | os.PathLike[str], data: dict[str, Any]) -> None:
             for number, entry in enumerate(data["rules"], 1):
                 _without_null(entry, number)
             text = tomli_w.dumps(data)
-        write_whole(path, text.encode("utf-8"))
-    except OSError as error:
-        raise PolicyError(
-            f"{name_of(path)} can't be written: {error.strerror or error}."
-        ) from error
+        write_whole(path, text.encode("utf-8"), overwrite=overwrite)
+    except ArchiveError as error:
+        raise PolicyError(f"Policy file {error}") from error
     except UnicodeEncodeError as error:
         raise PolicyError(
             f"{name_of(path)} can't be written: {error.object!r} is not text that UTF-8 can hold."

@@ -196,8 +196,8 @@ def describe(serialized: Serialized | None) -> str:
         return "none"
     class_name = str(serialized["class_name"])
     config = serialized.get("config") or {}
-    if not isinstance(config, Mapping):  # a registered function, by its name
-        return str(config)
+    if not isinstance(config, Mapping):  # a function's name
+        return str(serialized.get("registered_name") or config)
     if class_name in ("L1", "L2") and len(config) == 1:
         return f"{class_name}({_number(next(iter(config.values())))})"
     return f"{class_name}({', '.join(f'{k}={_number(v)}' for k, v in config.items())})"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 _PERIOD = 60  # of repeats
+_SHORTEST = 3  # letters that names must begin with for these to say something
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -57,7 +58,7 @@ def common_name(names: Sequence[str]) -> str:
         names: At least one name.
 
     Returns:
-        A string such as `conv_*_bn`.
+        A string such as `conv_*_bn`; the first name and an ellipsis where too little is common.
     """
     pieces = [_NUMBER.split(name) for name in names]
     if len({len(piece) for piece in pieces}) == 1:
@@ -65,7 +66,8 @@ def common_name(names: Sequence[str]) -> str:
         if all(len(text) == 1 for text in texts[::2]):
             return "".join(text.pop() if len(text) == 1 else "*" for text in texts)
     shortest = min(names, key=len)
-    for end in range(len(shortest), -1, -1):
+    for end in range(len(shortest), _SHORTEST - 1, -1):
         if all(name.startswith(shortest[:end]) for name in names):
             return shortest[:end] + ("" if end == len(shortest) == max(map(len, names)) else "*")
-    return "*"
+    # Of names with nothing in common a `*` would say nothing: the first one stands for all.
+    return f"{names[0]}, \N{HORIZONTAL ELLIPSIS}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-import textwrap
-import threading
-from collections.abc import Sequence
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from graphwd.plans import Plan
 from graphwd.summary import count_parameters
@@ -15,9 +14,8 @@ from graphwd.tables import Table, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
-_PATIENCE = 1.0  # seconds without a word before the progress bar shows
+_NARROWEST = 10  # of a column of texts; what doesn't fit goes on below
 
 
 def show_plan(plan: Plan) -> None:
@@ -64,59 +62,24 @@ def _print_table(console: Console, table: Table) -> None:
 
     console.print(Text(f"\n{table.title}", style="bold"))
     drawn = RichTable(
-        box=box.SIMPLE_HEAD, header_style="bold cyan", pad_edge=False, padding=(0, 1, 0, 0)
+        box=box.SIMPLE_HEAD,
+        header_style="bold cyan",
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    # Long texts get lines of their own where the window is narrow: a path in a column of a few
-    # letters can't be read. A number on two lines reads as two numbers, so none is folded.
-    rest, long = table.fit(console.width)
-    above = [column for column in long if column is table.columns[0]]
-    below = [column for column in long if column is not table.columns[0]]
-    if not long:
-        for column in table.columns:
-            drawn.add_column(
-                column.header,
-                justify="right" if column.right else "left",
-                overflow="fold",
-                no_wrap=column.right,
-            )
-        for row in table.rows:
-            drawn.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-        console.print(drawn)
-        return
-    indent = 2 if above else 0
-    for column in above:
-        console.print(Text(column.header, style="bold cyan"))
-    console.print(_line(rest, [column.header for column in rest.columns], indent, "bold cyan"))
-    console.print(Text("\N{BOX DRAWINGS LIGHT HORIZONTAL}" * console.width))
-    for number, row in enumerate(rest.rows):
-        for column in above:
-            console.print(Text(column.cells[number]), overflow="fold")
-        console.print(_line(rest, row, indent, None), overflow="fold")
-        for column in below:
-            label = f"{column.header}: "
-            gap = indent + 2 + len(label)
-            width = max(console.width - gap, 20)
-            if column.items:  # paths have no words to fold at
-                items = column.items[number]
-                lines = [item[i : i + width] for item in items for i in range(0, len(item), width)]
-            else:
-                lines = textwrap.wrap(column.cells[number], width)
-            for place, line in enumerate(lines):
-                text = Text(" " * (indent + 2)).append(label if not place else " " * len(label))
-                text.stylize("cyan")
-                console.print(text.append(line, style="default"), overflow="fold")
-
-
-def _line(table: Table, cells: Sequence[str], indent: int, style: str | None) -> Text:
-    """Cells on one line, under each other from line to line."""
-    from rich.text import Text
-
-    line = Text(" " * indent)
-    for cell, column in zip(cells, table.columns, strict=True):
-        padded = cell.rjust(column.width) if column.right else cell.ljust(column.width)
-        line.append(padded + "  ", style=_style(cell) if style is None else style)
-    line.rstrip()
-    return line
+    for column in table.columns:
+        # A number on two lines reads as two numbers; a text is folded wherever it must be.
+        drawn.add_column(
+            column.header,
+            justify="right" if column.right else "left",
+            overflow="fold",
+            no_wrap=column.right,
+            min_width=None if column.right else min(column.width, _NARROWEST),
+        )
+    for row in table.rows:
+        drawn.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+    console.print(drawn)
 
 
 def _style(cell: str) -> str:
@@ -164,71 +127,44 @@ def summary_lines(plan: Plan) -> list[str]:
     return [printable(line) for line in lines]
 
 
-class Progress:
-    """A bar on standard error, for work that takes more than a second, if that is a terminal.
+@contextlib.contextmanager
+def progress(*steps: str) -> Iterator[Callable[[], None]]:
+    """A bar on standard error for long work, if that is a terminal.
 
     It writes to a copy of the standard error, so that it shows while the other one is silenced.
 
     Args:
-        step: What is being done, in a word or two.
+        *steps: What is done one after the other, each in a word or two.
+
+    Yields:
+        What is to be called when a step is done.
 
     Example:
     ```python
-    with Progress("loading") as progress:
+    with progress("loading", "rewriting") as next_step:
         model = keras.saving.load_model(path)
-        progress.step("rewriting")
+        next_step()
     ```
     """
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich import progress as bars
+    from rich.console import Console
 
-    def __init__(self, step: str) -> None:
-        self._step = step
-        self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._stream: IO[str] | None = None
-        self._bar: Any = None
-
-    def step(self, step: str) -> None:
-        """Says what is being done now."""
-        with self._lock:
-            self._step = step
-            if self._bar is not None:
-                self._bar.update(self._bar.task_ids[0], description=step)
-
-    def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
-            self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8")
-            self._timer = threading.Timer(_PATIENCE, self._show)
-            self._timer.daemon = True
-            self._timer.start()
-        return self
-
-    def _show(self) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        with self._lock:
-            if self._timer is None:
-                return
-            self._bar = progress.Progress(
-                progress.TextColumn("{task.description}", markup=False),
-                progress.BarColumn(),
-                progress.TimeElapsedColumn(),
-                console=Console(file=self._stream),
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._bar.add_task(self._step, total=None)
-            self._bar.start()
-
-    def __exit__(self, *error: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        with self._lock:
-            self._timer = None
-            if self._bar is not None:
-                self._bar.stop()
-                self._bar = None
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+    columns = bars.TextColumn("{task.description}", markup=False), bars.BarColumn()
+    more = bars.MofNCompleteColumn(), bars.TimeElapsedColumn()
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream,
+        bars.Progress(
+            *columns,
+            *more,
+            console=Console(file=stream),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ) as bar,
+    ):
+        task = bar.add_task(steps[0], total=len(steps))
+        left = iter(steps[1:])
+        yield lambda: bar.update(task, advance=1, description=next(left, steps[-1]))

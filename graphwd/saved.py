@@ -8,15 +8,18 @@ ArchiveError.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from graphwd.configs import CONFIG_LIMIT, parse_config, parse_object, serialize_config
-from graphwd.errors import ArchiveError
-from graphwd.files import Path, Source, copy_range, flushed_meanwhile, replacing, write_all
+from graphwd.errors import ArchiveError, name_of
+from graphwd.files import Path, Source, copy_range, flushed_meanwhile, write_all
+from graphwd.loadable import check_loadable
 from graphwd.slots import Slot, find_slots
+from graphwd.writing import replacing
 from graphwd.zipcopy import STORED, Index, Member, copy_with, member_chunks, read_index, read_member
 
 if TYPE_CHECKING:  # at run time h5py and what needs it are imported for HDF5 only
@@ -32,7 +35,7 @@ METADATA = "metadata.json"
 _SPOOL_LIMIT, _SPOOL_RATIO = 1 << 28, 100
 _ATTRIBUTE = "model_config"
 _H5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SUFFIXES = {"keras": (".keras",), "h5": (".h5", ".hdf5")}
+_SUFFIXES = {"keras": (".keras",), "h5": (".h5", ".hdf5")}  # what Keras goes by
 
 
 class Archive:
@@ -63,7 +66,7 @@ class Archive:
     """
 
     path: str
-    kind: Literal["keras", "h5"]
+    kind: Literal["keras", "h5", "folder"]
     config: dict[str, Any]
     source: Source
     index: Index | None
@@ -77,17 +80,34 @@ class Archive:
         self._trees: dict[tuple[str, bool], Tree] = {}
         self._open = ExitStack()
         try:
-            if self.source.read(0, min(8, self.source.size)) == _H5_SIGNATURE:
+            start = self.source.read(0, min(8, self.source.size))
+            if start == _H5_SIGNATURE:
                 self.kind = "h5"
                 self._text = self._read_attributes()
             else:
                 self.kind = "keras"
+                self._refuse_others(start)
                 self.index = read_index(self.source)
                 self._text = self._read_json(CONFIG)
             self.config = parse_config(self._text, self.path)
+            check_loadable(self.config, self.path)
         except BaseException:
             self.close()
             raise
+
+    def _refuse_others(self, start: bytes) -> None:
+        """Says what a file is that is part of a model that is a folder, and what to give."""
+        folder, name = os.path.split(self.path)
+        if start.lstrip()[:1] == b"{":
+            raise ArchiveError(
+                f"{self.path!r} is JSON, as in a folder of a model's files: give the folder, "
+                f"{folder or '.'!r}, or a .keras or .h5 file."
+            )
+        if name == "saved_model.pb":
+            raise ArchiveError(
+                f"{self.path!r} is part of a SavedModel of TensorFlow's, which has no config to "
+                "edit: load it with tf_keras and save it as a .h5 file."
+            )
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -167,7 +187,7 @@ class Archive:
         """
         self._check_suffix(target)
         text = serialize_config(config)
-        with replacing(target, self.source, overwrite=overwrite) as file:
+        with replacing(target, overwrite=overwrite, like=self.source.stat) as file:
             if text == self._text:
                 copy_range(self.source, 0, self.source.size, file)
             elif self.index is not None:
@@ -195,10 +215,10 @@ class Archive:
     def _check_suffix(self, target: Path) -> None:
         """Keras goes by the suffix, so that a file with the other kind's would not load."""
         for kind, suffixes in _SUFFIXES.items():
-            if kind != self.kind and os.fspath(target).endswith(suffixes):
+            if kind != self.kind and name_of(target).endswith(suffixes):
                 raise ArchiveError(
                     f"{self.path!r} is a {_SUFFIXES[self.kind][0]} file, which Keras loads only "
-                    f"under a name that ends in it; {os.fspath(target)!r} does not."
+                    f"under a name that ends in it; {name_of(target)!r} does not."
                 )
 
     def _read_json(self, name: str) -> bytes:
@@ -217,9 +237,11 @@ class Archive:
                 self._read_attribute(store, name)
         text = self._attributes.get(_ATTRIBUTE)
         if text is None:
+            shard = re.search(r"_\d{5}\.weights\.h5\Z", self.path)
+            what = "is one shard of a model's weights" if shard else "holds weights without a model"
             raise ArchiveError(
-                f"{self.path!r} holds weights without a model: save the whole model with "
-                "model.save, not save_weights."
+                f"{self.path!r} {what}: save the whole model with model.save, not save_weights, "
+                "or give the folder of the preset that it is part of."
             )
         return text.encode()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -13,9 +14,15 @@ from typing import Any, TextIO
 
 import click
 
+from graphwd import writing
 from graphwd.errors import EquivalenceError, GraphwdError
 
 DONE, NOT_EQUIVALENT, WRONG = 0, 1, 2
+
+_OPTIONS = {
+    "pass overwrite=True": "pass --force",
+    "leave portable=False": "leave out --portable",
+}
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 
@@ -34,6 +41,10 @@ class _Command(click.Command):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{"context_settings": SETTINGS, **settings})
         self.help = _kept(self.help)
+
+
+class Unfulfilled(GraphwdError):
+    """What `--strict` asks for is not so."""
 
 
 class Main(click.Group):
@@ -66,6 +77,7 @@ class Main(click.Group):
         **extra: Any,
     ) -> Any:
         """Runs the command line; in a program of its own it ends with graphwd's exit codes."""
+        _open_standard_streams()
         arguments = list(sys.argv[1:] if args is None else args)
         options = arguments[: arguments.index("--")] if "--" in arguments else arguments
 
@@ -80,8 +92,21 @@ class Main(click.Group):
 
         if not standalone_mode:
             return run()
-        code = _code_of(run, "--debug" in options)
+        with _nothing_left_behind():
+            code = _code_of(run, "--debug" in options)
         sys.exit(code if arguments else WRONG)
+
+
+def _open_standard_streams() -> None:
+    """Opens what whoever started the program has closed, lest a model be opened in its place."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 # open as long as the program
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
@@ -103,6 +128,30 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     return f"There is no {kind} {word!r}; {hint}"
 
 
+@contextlib.contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """Makes the signals that end a process remove first what is half written."""
+
+    def end(number: int, frame: object) -> None:
+        writing.abandon()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    taken = []
+    for name in ("SIGTERM", "SIGHUP", "SIGXCPU"):
+        number = getattr(signal, name, None)
+        # Not one that is ignored on purpose, as nohup does, nor outside the main thread.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            with contextlib.suppress(ValueError):
+                signal.signal(number, end)
+                taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _code_of(run: Callable[[], Any], debug: bool) -> int:
     """Runs the command line, and turns what it raises into one line and an exit code."""
     try:
@@ -117,16 +166,17 @@ def _code_of(run: Callable[[], Any], debug: bool) -> int:
         message = error.format_message().rstrip()
         end = "" if message.endswith((".", "?")) else "."
         return _complain(f"{message}{end}{where}", WRONG, debug)
-    except EquivalenceError as error:
+    except (EquivalenceError, Unfulfilled) as error:
         return _complain(str(error), NOT_EQUIVALENT, debug)
     except GraphwdError as error:
         return _complain(str(error), WRONG, debug)
     except (click.Abort, KeyboardInterrupt):
         return _complain("interrupted.", _INTERRUPTED, debug)
     except BrokenPipeError:  # `graphwd plan ... | head`: whoever reads has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute()
         return DONE
     except OSError as error:
+        _mute()  # it may be the output that can't be written, and would be tried again
         name = f"{error.filename!r}: " if error.filename else ""
         return _complain(f"{name}{error.strerror or error}.", WRONG, debug)
     except Exception as error:  # noqa: BLE001 # the last resort of a program: it is reported
@@ -138,12 +188,25 @@ def _code_of(run: Callable[[], Any], debug: bool) -> int:
         )
 
 
+def _mute() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def in_shell_words(message: str) -> str:
+    """A message of graphwd's with the names of options instead of those of Python's arguments."""
+    for argument, option in _OPTIONS.items():
+        message = message.replace(argument, option)
+    return message
+
+
 def _complain(message: str, code: int, debug: bool) -> int:
     from graphwd.tables import printable
 
     if debug:
         traceback.print_exc()
-    click.echo(f"graphwd: {printable(' '.join(message.split()))}", err=True)
+    message = in_shell_words(" ".join(message.split()))
+    click.echo(f"graphwd: {printable(message)}", err=True)
     return code
 
 

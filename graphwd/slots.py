@@ -189,7 +189,7 @@ def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
                 found.append(slot)
             elif key == CARRIED and isinstance(item, Mapping):
                 found.extend(_carried_slots(item, (*here, key), names, layers, frozen))
-            elif type(item) not in _ATOMS and _may_hold_slots(item):
+            elif type(item) not in _ATOMS and may_hold_slots(item):
                 direction = place.direction if not is_serialized(item) else ""
                 if value["class_name"] == "Bidirectional" and is_serialized(item):
                     direction = {"layer": "forward_", "backward_layer": "backward_"}.get(
@@ -213,11 +213,11 @@ def _inside(value: Any, place: _Place) -> Iterable[_Place]:
     return [
         _Place(item, (*place.pointer, key), names, layers, frozen, direction)
         for key, item in reversed(list(items))
-        if _may_hold_slots(item)
+        if may_hold_slots(item)
     ]
 
 
-def _may_hold_slots(value: Any) -> bool:
+def may_hold_slots(value: Any) -> bool:
     """Whether a slot may be inside a value: most of a config is numbers, shapes, initializers."""
     if type(value) is dict:
         return not (_is_flat(value) or all(map(_is_flat, value.values())))
@@ -320,7 +320,17 @@ def _merge_directions(slots: list[Slot], directed: Mapping[int, str]) -> list[Sl
 
 
 def _is_regularizer(value: Any) -> bool:
-    return value is None or isinstance(value, str) or is_serialized(value)
+    """Whether a value is one of the forms in which Keras saves a regularizer.
+
+    That of a registered function has the function's name as its config.
+    """
+    if value is None or isinstance(value, str) or is_serialized(value):
+        return True
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("class_name"), str)
+        and isinstance(value.get("config"), str)
+    )
 
 
 def _standard(value: Any) -> regularizers.Serialized | None:

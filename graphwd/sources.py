@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
+import json
 import os
-import shutil
-import stat
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from graphwd import writing
 from graphwd.errors import ArchiveError, GraphwdError, ModelError
 from graphwd.parsing import suggest
+from graphwd.slots import strip_carried
 
 APPLICATION = "app:"
 """What a source begins with that is the name of an architecture, not of a file."""
 
 _SUFFIXES = (".keras", ".h5", ".hdf5")
+_TASK = "task.json"
+_PRESET_FILES = (_TASK, "tokenizer.json", "preprocessor.json")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silences what TensorFlow logs while it is loaded, which no setting of its own does.
 
-    Python's own errors are raised and not logged, so none of them is lost. Whoever has set
-    `TF_CPP_MIN_LOG_LEVEL` gets what that asks for.
+    Python's own errors are raised and not logged, so none of them is lost.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        yield
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # for what it logs later
     try:
         descriptor = sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):  # not a file: nothing of TensorFlow's is seen
@@ -59,9 +60,9 @@ def import_keras() -> Any:
     try:
         with quiet():
             import keras
-    except ImportError as error:
+    except Exception as error:
         raise GraphwdError(
-            f"Keras can't be loaded ({error}); install a backend, such as "
+            f"Keras can't be loaded ({_reason(error)}); install a backend, such as "
             "pip install 'graphwd[tensorflow]', or choose one with KERAS_BACKEND."
         ) from error
     with contextlib.suppress(ImportError):  # absl comes with Keras; without it nothing is logged
@@ -74,6 +75,48 @@ def import_keras() -> Any:
 def is_application(source: str) -> bool:
     """Whether a source is the name of an architecture of `keras.applications`."""
     return source.startswith(APPLICATION)
+
+
+def is_preset(path: str) -> bool:
+    """Whether a folder is one that keras-hub's `save_to_preset` wrote."""
+    if any(os.path.exists(os.path.join(path, name)) for name in _PRESET_FILES):
+        return True
+    try:
+        with open(os.path.join(path, "metadata.json"), "rb") as file:
+            return b'"keras_hub_version"' in file.read(1 << 20)
+    except OSError:
+        return False
+
+
+def architectures() -> list[str]:
+    """The names of keras.applications, without loading it; none where that can't be told."""
+    package = importlib.util.find_spec("keras")
+    for folder in (package and package.submodule_search_locations) or ():
+        with contextlib.suppress(OSError):
+            with open(os.path.join(folder, "applications", "__init__.py"), "rb") as file:
+                text = file.read().decode("utf-8", "replace")
+            return re.findall(r"\b([A-Z]\w*) as \1\b", text)
+    return []
+
+
+def check_application(source: str) -> None:
+    """Refuses the name of no architecture at once: Keras takes seconds to load.
+
+    Args:
+        source: `app:NAME`.
+
+    Raises:
+        ModelError: with the nearest name.
+    """
+    name, known = source.removeprefix(APPLICATION), architectures()
+    if known and name not in known:
+        raise _no_such(name, known)
+
+
+def _no_such(name: str, known: Iterable[str]) -> ModelError:
+    nearest = suggest(name, known)
+    hint = f"; did you mean '{nearest}'?" if nearest else f": it has {', '.join(known)}."
+    return ModelError(f"keras.applications has no {name!r}{hint}")
 
 
 def load(source: str, weights: str | None = None) -> Any:
@@ -98,12 +141,38 @@ def load(source: str, weights: str | None = None) -> Any:
         raise ArchiveError(f"{source!r} can't be read: No such file or directory.")
     keras = import_keras()
     try:
+        if is_preset(source):
+            return _load_preset(source)
         return keras.saving.load_model(source)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"Keras can't load {source!r} ({_reason(error)}); give modules of your own as --import "
             "MODULE, or leave out --live: the file itself is read without any of the model's code."
         ) from error
+
+
+def _load_preset(folder: str) -> Any:
+    try:
+        with quiet():
+            import keras_hub
+    except ImportError as error:
+        raise ModelError(
+            f"{folder!r} is a preset of keras-hub's, which is not installed ({error}); "
+            "pip install keras-hub."
+        ) from error
+    task = os.path.join(folder, _TASK)
+    name = task if os.path.exists(task) else os.path.join(folder, "config.json")
+    with open(name, "rb") as file:
+        config = strip_carried(json.load(file))
+    kind = getattr(keras_hub.models, config["class_name"], None)
+    if kind is None:  # of the user's own
+        registered = config.get("registered_name") or config["class_name"]
+        kind = import_keras().saving.get_registered_object(registered)
+    if kind is None:
+        raise ValueError(f"the class {config['class_name']!r} is not known")
+    return kind.from_preset(folder)
 
 
 def _build(name: str, weights: str | None) -> Any:
@@ -114,9 +183,7 @@ def _build(name: str, weights: str | None) -> Any:
         if inspect.isfunction(value) and key[:1].isupper()
     }
     if name not in known:
-        nearest = suggest(name, known)
-        hint = f"; did you mean '{nearest}'?" if nearest else f": it has {', '.join(known)}."
-        raise ModelError(f"keras.applications has no {name!r}{hint}")
+        raise _no_such(name, known)
     try:
         return known[name](weights=weights)
     except Exception as error:
@@ -130,90 +197,70 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:300]}{'...' if len(text) > 300 else ''}".rstrip(" .")
 
 
-def check_target(path: str, *, overwrite: bool) -> None:
+def check_target(path: str, *, overwrite: bool, source: str = "") -> None:
     """Refuses early what a model can't be saved to, before any long work.
 
     Args:
         path: Where the model is to be saved.
-        overwrite: Whether an existing file may be replaced.
+        overwrite: Whether what is there may be replaced.
+        source: Where the model is from: one from a folder can be saved as a folder.
 
     Raises:
         ArchiveError: when it has another suffix, exists without `overwrite`, is not a regular
             file, or has no directory.
     """
-    if not path.endswith(_SUFFIXES):
+    folder = not path.endswith(_SUFFIXES)
+    if folder and not os.path.isdir(source):
         raise ArchiveError(f"{path!r} can't be written: give it a name in .keras or .h5.")
-    target = os.path.realpath(path)
-    directory = os.path.dirname(target)
-    if not os.path.isdir(directory):
-        raise ArchiveError(f"{path!r} can't be written: there is no directory {directory!r}.")
-    if not os.path.exists(target):
-        return
-    if not stat.S_ISREG(os.stat(target).st_mode):
-        raise ArchiveError(f"{path!r} can't be written: it is not a regular file.")
-    if not overwrite:
-        raise ArchiveError(_exists(path))
+    writing.check_target(path, overwrite=overwrite, folder=folder)
 
 
-def save(model: Any, path: str, *, overwrite: bool = False) -> None:
-    """Saves a model so that the file is whole: written beside the target, flushed, then renamed.
+def save(model: Any, path: str, *, overwrite: bool = False, source: str = "") -> None:
+    """Saves a model so that the file is whole: complete and on disk before it gets its name.
 
     Args:
         model: A `keras.Model`.
-        path: Where to; `.keras` or `.h5` by its suffix.
-        overwrite: Whether an existing file is replaced.
+        path: Where to; `.keras` or `.h5` by its suffix. Without one it is a folder, as the source
+            is: a preset or an unzipped model.
+        overwrite: Whether what is there is replaced.
+        source: Where the model is from: a file's mode is taken over.
 
     Raises:
         ArchiveError: when the file can't be written. What was there is unchanged.
         ModelError: when Keras can't save the model.
     """
-    check_target(path, overwrite=overwrite)
-    target = os.path.realpath(path)
-    directory, name = os.path.split(target)
-    suffix = os.path.splitext(name)[1]
-    temporary = os.path.join(directory, f".graphwd-{os.urandom(8).hex()}{suffix}")
-    try:
-        _save(model, temporary)
-        with open(temporary, "r+b") as file:
-            if overwrite and os.path.exists(target):
-                shutil.copymode(target, temporary)
-            os.fsync(file.fileno())
-        if overwrite:
-            os.replace(temporary, target)
-        else:
-            _name_once(temporary, target)
-    except FileExistsError as error:
-        raise ArchiveError(_exists(path)) from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise ArchiveError(
-            f"{path!r} can't be written: {reason}; what was there is unchanged."
-        ) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # it has its final name
-            os.unlink(temporary)
+    check_target(path, overwrite=overwrite, source=source)
+    if not path.endswith(_SUFFIXES):
+        with writing.replacing_folder(path, overwrite=overwrite) as inner:
+            if is_preset(source):
+                _saved(model.save_to_preset, inner)
+            else:
+                _saved(model.save, inner, zipped=False)
+        return
+    like = os.stat(source) if os.path.isfile(source) else None
+    with writing.replacing_by_name(path, overwrite=overwrite, like=like) as inner:
+        _saved(model.save, inner)
 
 
-def _save(model: Any, path: str) -> None:
+def _saved(save: Callable[..., object], *arguments: str, **options: object) -> None:
     try:
-        model.save(path)
-    except OSError:
-        raise
+        save(*arguments, **options)
     except Exception as error:
+        cause = _disk_error(error)
+        if cause is not None:
+            raise cause from error
         raise ModelError(f"Keras can't save the model ({_reason(error)}).") from error
 
 
-def _name_once(temporary: str, target: str) -> None:
-    """Renames a file; fails where the target exists, in one step where the system has one."""
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if os.path.exists(target):
-            raise FileExistsError(target) from None
-        os.rename(temporary, target)
-
-
-def _exists(path: str) -> str:
-    return f"{path!r} exists; to replace it pass --force."
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """What the system refused, though h5py and Keras wrap it or raise another error over it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno:
+            return OSError(error.errno, os.strerror(error.errno))
+        found = re.search(r"errno = (\d+)", str(error))
+        if found:
+            return OSError(int(found[1]), os.strerror(int(found[1])))
+        error = error.__cause__ or error.__context__
+    return None

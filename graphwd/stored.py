@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from graphwd import regularizers
 from graphwd.decisions import Decision
 from graphwd.errors import ArchiveError
+from graphwd.folders import open_saved
 from graphwd.outcome import Penalties, penalised_places, unknown_note
-from graphwd.saved import Archive
 
 if TYPE_CHECKING:  # at run time h5py and what needs it are imported for HDF5 only
     from graphwd.weights import Array
@@ -48,7 +48,7 @@ class StoredWeights:
         """
         values: dict[int, tuple[float, float]] = {}
         reasons: dict[str, list[str]] = {}
-        with Archive(self.path) as archive:
+        with open_saved(self.path) as archive:
             slots = archive.slots()
             if [slot.path for slot in slots] != [decision.slot.path for decision in decisions]:
                 raise ArchiveError(f"{self.path!r} holds another model than before.")

@@ -250,6 +250,8 @@ class Summary:
 
     def _roles_tables(self) -> list[Table]:
         found = self.by_role()
+        if not found:
+            return []
         labels = [one.label for one in found]
         return [
             make_table("Roles", {"role": labels, **self._sums(found)}),

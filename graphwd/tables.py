@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,8 +10,21 @@ from typing import TypeAlias
 Cell: TypeAlias = str | int | float | tuple[str, ...] | None
 """What a column may be made of; nothing is an empty cell, several texts are a list."""
 
-_GAP = 2
-_SHORT = 12  # a text that is no longer is not worth a line of its own
+_HTML = """<table><caption style="text-align: left">{{ table.title }}</caption><thead><tr>
+{%- for column in table.columns -%}
+<th style="text-align: {{ 'right' if column.right else 'left' }}">{{ column.header }}</th>
+{%- endfor -%}
+</tr></thead><tbody>
+{%- for row in table.lines -%}
+<tr>
+{%- for lines in row -%}
+<td style="text-align: {{ 'right' if table.columns[loop.index0].right else 'left' }}">
+{%- for line in lines %}{{ line }}{% if not loop.last %}<br>{% endif %}{% endfor -%}
+</td>
+{%- endfor -%}
+</tr>
+{%- endfor -%}
+</tbody></table>"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +72,6 @@ class Table:
         columns = (c.items or tuple((cell,) for cell in c.cells) for c in self.columns)
         return list(zip(*columns, strict=True))
 
-    def fit(self, width: int) -> tuple[Table, tuple[Column, ...]]:
-        """Takes out the widest texts until the rest is no wider than a terminal.
-
-        Args:
-            width: In characters.
-
-        Returns:
-            The table with the columns that fit, and the columns that were taken out, which need
-            lines of their own.
-        """
-        kept, out = list(self.columns), []
-        while kept and sum(column.width + _GAP for column in kept) > width:
-            texts = [column for column in kept if not column.right and column.width > _SHORT]
-            if not texts:
-                break
-            widest = max(texts, key=lambda column: column.width)
-            kept.remove(widest)
-            out.append(widest)
-        return Table(self.title, tuple(kept)), tuple(c for c in self.columns if c in out)
-
     def text(self) -> str:
         """The table for a file, as wide as its content."""
         widths = [column.width for column in self.columns]
@@ -94,19 +86,10 @@ class Table:
 
     def html(self) -> str:
         """The table for a notebook."""
-        style = {True: ' style="text-align: right"', False: ' style="text-align: left"'}
+        import jinja2  # here, since most tables are text
 
-        def row(cells: Iterable[Iterable[str]], tag: str) -> str:
-            made = (
-                f"<{tag}{style[column.right]}>{'<br>'.join(map(html.escape, lines))}</{tag}>"
-                for lines, column in zip(cells, self.columns, strict=True)
-            )
-            return f"<tr>{''.join(made)}</tr>"
-
-        head = row(([column.header] for column in self.columns), "th")
-        body = "".join(row(cells, "td") for cells in self.lines)
-        caption = f'<caption style="text-align: left">{html.escape(self.title)}</caption>'
-        return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
+        template = jinja2.Environment(autoescape=True).from_string(_HTML)
+        return template.render(table=self)
 
 
 def make_table(title: str, columns: Mapping[str, Iterable[Cell]]) -> Table:

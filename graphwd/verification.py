@@ -27,10 +27,14 @@ class Report:
     Attributes:
         problems: One line for each difference: which layer, weight or slot, and what differs.
         compared: What was compared, and how many: `{"layer calls": 92, "variables": 137, ...}`.
+        not_compared: What was left out on purpose.
+        planned: Whether there was a policy, so that regularizers were held against it.
     """
 
     problems: tuple[str, ...]
     compared: Mapping[str, int] = field(default_factory=dict)
+    not_compared: tuple[str, ...] = ()
+    planned: bool = True
 
     @property
     def ok(self) -> bool:
@@ -42,8 +46,11 @@ class Report:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {what}" for what, count in self.compared.items())
+        if self.not_compared:
+            counts += f"; not compared: {', '.join(self.not_compared)}"
         if self.ok:
-            return f"equal but for the planned edits; compared: {counts}"
+            aside = "but for the planned edits" if self.planned else "apart from regularizers"
+            return f"equal {aside}; compared: {counts}"
         lines = [f"{len(self.problems)} differences; compared: {counts}"]
         lines += [f"- {problem}" for problem in self.problems[:_MOST_LINES]]
         if len(self.problems) > _MOST_LINES:
@@ -54,9 +61,14 @@ class Report:
         """The report as plain data, for JSON.
 
         Returns:
-            A dict with the keys `ok`, `problems` and `compared`.
+            A dict with the keys `ok`, `problems`, `compared` and `not_compared`.
         """
-        return {"ok": self.ok, "problems": list(self.problems), "compared": dict(self.compared)}
+        return {
+            "ok": self.ok,
+            "problems": list(self.problems),
+            "compared": dict(self.compared),
+            "not_compared": list(self.not_compared),
+        }
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(p)}</li>" for p in self.problems[:_MOST_LINES])
@@ -149,7 +161,7 @@ def verify_models(
         problems += equality.penalty_differences(other, Plan(None, held), itself)
     if outputs and not problems:
         problems = equality.output_differences(original, rewritten, compared)
-    return Report(tuple(problems), compared)
+    return Report(tuple(problems), compared, planned=False)
 
 
 def verify_files(
@@ -172,7 +184,7 @@ def verify_files(
     """
     from graphwd import archive
 
-    with archive.Archive(original) as one, archive.Archive(rewritten) as other:
+    with archive.open_saved(original) as one, archive.open_saved(rewritten) as other:
         problems: list[str] = []
         expected, actual = strip_carried(one.config), strip_carried(other.config)
         if policy is not None:
@@ -192,7 +204,8 @@ def verify_files(
         if one.config.get("compile_config") != other.config.get("compile_config"):
             problems.append("the models are compiled differently")
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
-    return Report(tuple(problems), compared)
+    left_out = ("when, by which Keras and with which backend the files were saved",)
+    return Report(tuple(problems), compared, left_out, policy is not None)
 
 
 def compare(

@@ -25,6 +25,10 @@ _OBJECTS_LIMIT = 1_000_000
 _STATE = ("optimizer", "optimizer_weights")  # the outermost groups of a .keras and a .h5 file
 
 
+class Unsupported(Exception):
+    """An array is stored in a way that can't be read in bounded memory and time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """An HDF5 file that is open inside another file.
@@ -333,6 +337,9 @@ def compare_trees(one: Tree, other: Tree) -> list[str]:
 
     Returns:
         A line for every difference.
+
+    Raises:
+        Unsupported: when an array can't be compared.
     """
     mine, theirs = one.arrays, other.arrays
     problems = [f"{mine[p].path}: only the first file has it" for p in mine if p not in theirs]
@@ -353,7 +360,7 @@ def _difference(one: Array, other: Array) -> str:
         return f"the shape is {one.shape} in one file and {other.shape} in the other"
     reason = one.unreadable() or other.unreadable()
     if reason:
-        return reason
+        raise Unsupported(f"{one.path} can't be compared: {reason}")
     start, other_start = one.offset(), other.offset()
     if start is None or other_start is None:
         same = same_content(one.content(), other.content())

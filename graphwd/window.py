@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphwd.files import CHUNK, extents, read_into
+from graphwd.files import CHUNK, read_into
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -123,11 +123,6 @@ class Window(io.RawIOBase):
         inside = self._size is None or offset + len(buffer) <= self._size
         if not inside or not read_into(self._file, self._start + offset, buffer):
             raise OSError("it is cut off")
-
-    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yields the parts of a range that hold data, as `files.extents` does."""
-        for begin, end in extents(self._file, self._start + start, self._start + stop):
-            yield begin - self._start, end - self._start
 
     def write(self, data: ReadableBuffer) -> int:
         """Writes at the present position, or notes in `error` why it couldn't."""

@@ -196,9 +196,8 @@ def _name(source: Source, raw: bytes, flags: int) -> str:
 
 def _refuse_overlaps(source: Source, members: dict[str, Member], start: int) -> None:
     ordered = sorted(members.values(), key=lambda member: member.header)
-    for member, limit in zip(
-        ordered, [*(member.header for member in ordered[1:]), start], strict=True
-    ):
+    limits = [*(member.header for member in ordered), start][1:]
+    for member, limit in zip(ordered, limits, strict=True):
         if member.data + member.compressed > limit:
             raise _damaged(source, f"{member.name!r} overlaps what follows it")
 
@@ -258,7 +257,7 @@ def member_chunks(source: Source, member: Member) -> Iterator[bytes]:
             break
         yield chunk
     if total != member.size or crc != member.crc:
-        raise _damaged(source, f"the content of {member.name!r} is not what its checksum says")
+        raise wrong_content(source, member)
 
 
 def _raw_chunks(source: Source, member: Member) -> Iterator[bytes]:
@@ -287,6 +286,56 @@ def _raw_chunks(source: Source, member: Member) -> Iterator[bytes]:
         if not inflated:
             break
         yield inflated
+
+
+class ContentCheck:
+    """Holds a member's content against its checksum, as its stored bytes come by.
+
+    Args:
+        source: The open file.
+        member: One of its members. One that is compressed in an unknown way is not looked at.
+    """
+
+    def __init__(self, source: Source, member: Member) -> None:
+        self._source, self._member = source, member
+        self._crc = self._size = 0
+        deflated = member.method == DEFLATED
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if deflated else None
+        self._known = member.method in (STORED, DEFLATED)
+
+    def add(self, stored: memoryview) -> None:
+        """Takes the next bytes."""
+        if self._inflater is None:
+            self._count(stored)
+            return
+        rest: bytes | memoryview = stored
+        while rest and not self._inflater.eof and self._size <= self._member.size:
+            try:
+                self._count(self._inflater.decompress(rest, CHUNK))
+            except zlib.error as error:
+                name = self._member.name
+                raise _damaged(self._source, f"{name!r} can't be decompressed") from error
+            rest = self._inflater.unconsumed_tail
+
+    def finish(self) -> None:
+        """Raises an ArchiveError when the content is not what the checksum says."""
+        while self._inflater is not None and not self._inflater.eof:
+            more = self._inflater.decompress(b"", CHUNK)
+            if not more or self._size > self._member.size:
+                break
+            self._count(more)
+        if self._known and (self._size, self._crc) != (self._member.size, self._member.crc):
+            raise wrong_content(self._source, self._member)
+
+    def _count(self, content: bytes | memoryview) -> None:
+        self._crc = zlib.crc32(content, self._crc)
+        self._size += len(content)
+
+
+def wrong_content(source: Source, member: Member) -> ArchiveError:
+    """The error for content that is not what its checksum says."""
+    name = member.name
+    return _damaged(source, f"the content of {name!r} is not what its checksum says")
 
 
 def read_member(source: Source, member: Member, limit: int) -> bytes:

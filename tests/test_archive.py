@@ -20,7 +20,8 @@ import h5py
 import numpy as np
 import pytest
 
-from graphwd import archive, files
+import graphwd
+from graphwd import archive, writing
 from graphwd import saved as saved_module
 from graphwd.archive import Archive, plan_file, rewrite_file
 from graphwd.errors import ArchiveError, EquivalenceError
@@ -193,8 +194,10 @@ def sparse_archive(path, size, *, config_last=False, after=()):
     index = b""
     with open(path, "wb") as file:
         for name, data, length in members:
-            # The checksum of the hole is not looked at: nothing reads it.
-            checksum = 0 if data is None else zipfile.crc32(data)
+            content = weights_bytes() if data is None else data
+            checksum = zipfile.crc32(content)
+            for done in range(len(content), min(length, 1 << 29), 1 << 20):
+                checksum = zipfile.crc32(bytes(min(1 << 20, length - done)), checksum)
             raw, offset = name.encode(), file.tell()
             wide = struct.pack("<2H2Q", 1, 16, length, length) if length >= 1 << 32 else b""
             short = min(length, 0xFFFFFFFF)
@@ -237,6 +240,7 @@ def sparse_archive(path, size, *, config_last=False, after=()):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config_last", [False, True])
 def test_more_than_4_gib_with_zip64(tmp_path, config_last):
     after = [("assets/last.txt", b"last")]
@@ -252,9 +256,9 @@ def test_more_than_4_gib_with_zip64(tmp_path, config_last):
             with made.open("model.weights.h5") as member:
                 assert member.read(100) == weights_bytes()[:100]
     assert kernel_of(target) == l2(1e-4)
-    assert os.stat(target).st_blocks * 512 < 64 << 20, "holes were filled"
 
 
+@pytest.mark.slow
 def test_an_offset_that_grows_beyond_4_gib_moves_to_zip64(tmp_path):
     # The last member's offset and the index's start need 64 bits only after the config grew.
     after = [("assets/last.txt", b"last")]
@@ -337,7 +341,7 @@ def test_an_existing_target_needs_overwrite(tmp_path):
     link.symlink_to(source)
     hard.hardlink_to(source)
     for path in (target, source, link, hard):
-        with pytest.raises(ArchiveError, match=r"exists.*overwrite=True"):
+        with pytest.raises(ArchiveError, match=r"exists.*overwrite=True\.$"):
             rewrite_file(source, path, POLICY)
     assert source.read_bytes() == before
     assert target.read_text() == "something else"
@@ -386,15 +390,13 @@ def test_the_mode_is_kept(tmp_path, mode):
     assert stat.S_IMODE(target.stat().st_mode) == 0o666
 
 
-@pytest.mark.parametrize("missing", ["O_TMPFILE", "copy_file_range", "SEEK_DATA", "link", "all"])
+@pytest.mark.parametrize("missing", ["O_TMPFILE", "copy_file_range", "link", "all"])
 def test_systems_without_this_or_that(tmp_path, monkeypatch, missing):
     def fail(*args, **kwargs):
         raise OSError(1, "Operation not permitted")
 
     if missing in ("O_TMPFILE", "link", "all"):
         monkeypatch.delattr(os, "O_TMPFILE")
-    if missing in ("SEEK_DATA", "all"):
-        monkeypatch.delattr(os, "SEEK_DATA")
     if missing in ("link", "all"):
         monkeypatch.setattr(os, "link", fail)
     if missing in ("copy_file_range", "all"):
@@ -422,7 +424,7 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch, error, named):
     def interrupt(*args):
         raise error
 
-    monkeypatch.setattr(files, "_set_permissions", interrupt)
+    monkeypatch.setattr(writing._Draft, "settle", interrupt)
     expected = ArchiveError if isinstance(error, OSError) else error
     with pytest.raises(expected):
         rewrite_file(source, target, POLICY, overwrite=True)
@@ -607,7 +609,7 @@ def test_a_directory_without_permission(tmp_path, monkeypatch):
     def denied(path, *args, **kwargs):
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(files, "_open_new", denied)
+    monkeypatch.setattr(writing._Draft, "open", denied)
     with pytest.raises(ArchiveError, match=r"b\.keras' can't be written: Permission denied"):
         rewrite_file(source, tmp_path / "b.keras", POLICY)
 
@@ -616,10 +618,10 @@ def test_a_directory_without_permission(tmp_path, monkeypatch):
 
 
 def test_what_is_no_file(tmp_path, monkeypatch):
-    refused(tmp_path, "is a directory", target=tmp_path / "b.keras")
+    refused(tmp_path, "is a directory without a model", target=tmp_path / "b.keras")
     (tmp_path / "unzipped").mkdir()
     (tmp_path / "unzipped" / "config.json").write_text("{}")
-    refused(tmp_path / "unzipped", "unzipped Keras model")
+    refused(tmp_path / "unzipped", "names no class")
     refused(Path("/dev/zero"), "not a regular file", target=tmp_path / "b.keras")
     os.mkfifo(tmp_path / "pipe")
     refused(tmp_path / "pipe", "not a regular file")
@@ -821,17 +823,31 @@ def test_hdf5_that_points_elsewhere(tmp_path, kind):
     one = write_keras(tmp_path / "a.keras", weights=weights_bytes(edit))
     two = write_keras(tmp_path / "b.keras", weights=weights_bytes(changed))
     if kind in ("virtual", "elsewhere"):
-        assert "model.weights.h5: v: it is kept in another file" in compare_weights(one, two)
+        with pytest.raises(ArchiveError, match=r"support: v can't .* it is kept in another file"):
+            compare_weights(one, two)
     else:
         with pytest.raises(ArchiveError, match="twice" if kind == "cycle" else "elsewhere"):
             compare_weights(one, two)
 
 
-def test_hdf5_that_asks_for_all_memory(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "words", "options"),
+    [
+        (
+            "z",
+            "claims 4398046511104 bytes and stores 0",
+            {"shape": (1 << 40,), "chunks": (1 << 20,)},
+        ),
+        ("p", "it is stored in pieces", {"shape": (1 << 26,), "chunks": (1 << 26,)}),
+        ("t", "values of variable length", {"data": "text"}),
+    ],
+)
+def test_hdf5_that_asks_for_all_memory(tmp_path, name, words, options):
+    if "shape" in options:
+        options = {**options, "dtype": "f4", "compression": "gzip"}
+
     def edit(file):
-        file.create_dataset("zeros", (1 << 40,), "f4", chunks=(1 << 20,), compression="gzip")
-        file.create_dataset("piece", (1 << 26,), "f4", chunks=(1 << 26,), compression="gzip")
-        file["text"] = "text"
+        file.create_dataset(name, **options)
 
     def more(file):
         edit(file)
@@ -839,10 +855,13 @@ def test_hdf5_that_asks_for_all_memory(tmp_path):
 
     one = write_keras(tmp_path / "a.keras", weights=weights_bytes(edit))
     two = write_keras(tmp_path / "b.keras", weights=weights_bytes(more))
-    problems = "\n".join(compare_weights(one, two))
-    assert "zeros: it claims 4398046511104 bytes and stores 0" in problems
-    assert "piece: it is stored in pieces" in problems
-    assert "text: values of variable length" in problems
+    for act in (compare_weights, graphwd.verify):
+        with pytest.raises(ArchiveError, match=f"doesn't support: {name} .*{words}") as told:
+            act(one, two)
+        assert "report" not in str(told.value)
+
+
+def test_a_heap_of_texts_that_claims_all_memory(tmp_path):
     config = write_h5(tmp_path / "a.h5", text="x" * (65 << 20))
     refused(config, "damaged HDF5 data (a heap of texts claims", target=tmp_path / "b.h5")
 
@@ -1007,7 +1026,7 @@ def test_nothing_of_keras_is_imported(tmp_path):
 
 
 def test_memory_does_not_depend_on_the_weights(tmp_path):
-    source = sparse_archive(tmp_path / "a.keras", 4 << 30)
+    source = sparse_archive(tmp_path / "a.keras", 1 << 28)
     small = write_keras(tmp_path / "small.keras")
     code = """
         import resource, sys

@@ -179,11 +179,10 @@ def test_json_of_a_rewrite(folder):
 
 
 def test_a_failed_proof_writes_nothing_and_returns_1(folder, monkeypatch):
-    from graphwd import api
-    from graphwd.verification import Report
+    from graphwd import verification
 
-    broken = Report(("conv_1: the strides differ",), {})
-    monkeypatch.setattr(api, "verify", lambda *_, **__: broken)
+    broken = verification.Report(("conv_1: the strides differ",), {})
+    monkeypatch.setattr(verification, "verify_clone", lambda *_, **__: broken)
     result = invoke("rewrite", "model.keras", "out.keras", "--recipe", "vgg", "--live")
     fails(result, "the strides differ", code=1)
     assert not (folder / "out.keras").exists()
@@ -269,7 +268,8 @@ def test_verify_tells_by_its_exit_code(folder):
     for options in ([], ["--recipe", "vgg"], ["--live"], ["--outputs"]):
         result = invoke("verify", "model.keras", "out.keras", *options)
         assert result.exit_code == 0, result.output
-        assert result.stdout.startswith("equal but for the planned edits")
+        planned = "but for the planned edits" if "--recipe" in options else "apart from reg"
+        assert result.stdout.startswith(f"equal {planned}")
     result = invoke("verify", "model.keras", "out.keras", "--recipe", "no-bias")
     assert result.exit_code == 1
     assert "head/kernel: the config has L2(0.00025) instead of the planned L2" in result.stdout
@@ -332,6 +332,20 @@ def test_a_rule_that_matches_nothing_is_one_warning(folder):
         (["plan", "decay.toml", "--recipe", "vgg"], ["decay.toml"]),
         (["inspect", "decay.toml", "--live"], ["decay.toml"]),
         (["inspect", "."], ["directory"]),
+        (["inspect", "-"], ["'-' is no file"]),
+        (["rewrite", "model.keras", "-", "--recipe", "vgg"], ["'-' is no file"]),
+        (["rewrite", "model.keras", "-o", "-", "--recipe", "vgg"], ["'-' is no file"]),
+        (["plan", "model.keras", "--policy", "-"], ["'-' is no file"]),
+        (["report", "model.keras", "-o", "-"], ["'-' is no file"]),
+        (["verify", "model.keras", "-"], ["'-' is no file"]),
+        (["plan", "model.keras", "--recipe", "vgg", "--recipe", "bert"], ["--recipe was given tw"]),
+        (["plan", "model.keras", "--policy", "a.json", "--policy", "b"], ["--policy was given tw"]),
+        (["rewrite", "--recipe", "vgg"], ["Missing argument 'SRC'"]),
+        (["rewrite", "a", "b", "c", "--recipe", "vgg"], ["--output-dir"]),
+        (["rewrite", "a", "b", "-o", "c", "--recipe", "vgg"], ["--output-dir"]),
+        (["rewrite", "a", "-o", "c", "--output-dir", "d", "--recipe", "vgg"], ["not both"]),
+        (["rewrite", "a/x", "b/x", "--output-dir", "d", "--recipe", "vgg"], ["Two of the files"]),
+        (["rewrite", "app:Mobilenet", "o.keras", "--recipe", "vgg"], ["did you mean 'MobileNet'?"]),
         (["inspect", "model.keras", "--weights", "imagenet"], ["app:NAME"]),
         (["inspect", "model.keras", "--weights", "other"], ["imagenet"]),
         (["inspect", "model.keras", "--import", "os"], ["--live"]),

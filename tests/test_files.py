@@ -1,4 +1,4 @@
-"""Ranges of files compared with each other, wherever they have holes, and files brought to disk."""
+"""Ranges of files compared with each other, and files brought to disk."""
 
 import concurrent.futures
 import os
@@ -16,7 +16,7 @@ BLOCK = 4096
 AREA = 6 * BLOCK
 
 
-# What stands where in a file of six blocks; a block that nothing is written to is a hole.
+# What stands where in a file of six blocks.
 LAYOUTS = st.dictionaries(st.integers(0, AREA - 1), st.sampled_from([b"", b"\0", b"x", b"yy"]))
 
 

@@ -17,6 +17,7 @@ from keras import layers, regularizers
 
 import graphwd
 from graphwd import page
+from graphwd.repeats import common_name
 from tests.browser import BROWSER, browse, make_picture, screenshot
 from tests.composite import Composite
 from tests.sample_models import sample_models
@@ -194,7 +195,7 @@ def test_a_failed_page_leaves_the_target_as_it_was(tmp_path, monkeypatch):
     target.write_text("before")
     plan = graphwd.plan(rich_model(), POLICY)
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(graphwd.ArchiveError, match="full; what was there is unchanged"):
         plan.save_html(target)
     assert target.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
@@ -315,6 +316,49 @@ def test_the_page_is_never_wider_than_the_window(width, make, tmp_path):
     across, boxes = shown(page.render(graphwd.plan(make(), POLICY)), width, tmp_path)
     assert across <= width
     assert boxes > 3
+
+
+def seen(text, width, folder, selector):
+    """Whether what a selector finds is shown in a window of a width."""
+    text = re.sub(r"<meta http-equiv[^>]*>", "", text)  # so that a script can look
+    outer = (
+        f'<body style="margin:0"><iframe style="border:0;width:{width}px;height:600px" '
+        f'srcdoc="{html.escape(text)}"></iframe><script>const frame = document.querySelector('
+        '"iframe"); frame.onload = () => {const found = frame.contentDocument.querySelector('
+        f"'{selector}'); document.title = 'seen ' + (found !== null && found.offsetWidth > 0);}}"
+        "</script>"
+    )
+    (folder / "outer.html").write_text(outer, "utf-8")
+    address = (folder / "outer.html").as_uri()
+    done = browse("--window-size=1500,900", "--virtual-time-budget=4000", "--dump-dom", address)
+    return re.search(r"<title>seen (\w+)</title>", done.stdout)[1] == "true"
+
+
+@needs_browser
+def test_a_hint_names_only_what_is_there(tmp_path):
+    x = inputs = keras.Input((4,))
+    for number in range(30):
+        x = layers.Dense(4 + number % 5, name=f"layer{chr(97 + number % 26)}{number}")(x)
+    text = page.render(graphwd.plan(keras.Model(inputs, x), POLICY))
+    assert seen(text, 1400, tmp_path, ".next-column")
+    assert not seen(text, 390, tmp_path, ".next-column")
+    single = page.render(
+        graphwd.plan(keras.Sequential([keras.Input((4,)), layers.Dense(2)]), POLICY)
+    )
+    assert "next column" not in single
+    # Without a screen the browser has no mouse either, as a phone.
+    assert seen(text, 390, tmp_path, ".touched")
+    assert not seen(text, 390, tmp_path, ".pointed")
+
+
+def test_no_box_is_called_by_a_star():
+    names = [["add", "normal_add_1"], ["a", "b"], ["conv_1", "conv_2"], ["block", "block_2"]]
+    assert [common_name(each) for each in names] == [
+        "add, \N{HORIZONTAL ELLIPSIS}",
+        "a, \N{HORIZONTAL ELLIPSIS}",
+        "conv_*",
+        "block*",
+    ]
 
 
 @needs_browser

@@ -119,7 +119,7 @@ def test_file_round_trip(suffix: str, tmp_path_factory: pytest.TempPathFactory) 
     @example(Policy([]))
     @example(Policy([Rule(None), Rule(CUSTOM, paths="a\r\n\t\"'\\\x00é/*")]))
     def check(policy: Policy) -> None:
-        policy.save(path)
+        policy.save(path, overwrite=True)
         again = Policy.load(path)
         assert again == policy
         assert hash(again) == hash(policy)
@@ -621,11 +621,13 @@ def test_save_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
         with pytest.raises(PolicyError, match="No space left"):
+            second.save(path, overwrite=True)
+        with pytest.raises(PolicyError, match=r"exists; .*overwrite=True\.$"):
             second.save(path)
     assert Policy.load(path) == first
     assert sorted(os.listdir(tmp_path)) == ["link.json", "policy.json"]
 
-    second.save(link)
+    second.save(link, overwrite=True)
     assert link.is_symlink()
     assert Policy.load(path) == second
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
@@ -792,3 +794,14 @@ assert not loaded, loaded
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+
+
+def test_a_string_is_a_regularizer_and_a_recipe_is_named() -> None:
+    assert len(Policy.coerce("l2")) == 1
+    for name, words in [
+        ("resnet", r"give graphwd\.Policy\.recipe\('resnet'\)"),
+        ("resnett", r"did you mean 'resnet'.*graphwd\.Policy\.recipe\(NAME\)"),
+    ]:
+        with pytest.raises(PolicyError, match=words):
+            Policy.coerce(name)
+    assert [recipe.name for recipe in graphwd.recipes()] == [recipe.name for recipe in recipes()]
