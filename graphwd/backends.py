@@ -29,16 +29,20 @@ def give_value(source: Any, target: Any) -> None:
         source: A `keras.Variable`.
         target: A copy of it that lacks a value.
     """
-    if source._value is None:
-        target._value = None
-    elif (backend := keras.backend.backend()) == "tensorflow":
-        _give_tensorflow(source, target)
+    value = _keras.value_of(source)
+    backend = keras.backend.backend()
+    if value is None:
+        _keras.set_value(target, None)
+    elif backend == "tensorflow":
+        with _name_scope_of(value, target.name):
+            _keras.initialize(target, _tensorflow_value(value))
+        _copy_replicas(value, _keras.value_of(target))
     elif backend == "jax":
-        target._value = _copied_jax(source._value)
+        _keras.set_value(target, _copied_jax(value))
     elif backend == "torch":
-        target._value = _copied_torch(source._value)
+        _keras.set_value(target, _copied_torch(value))
     else:
-        target._value = keras.ops.copy(source._value)
+        _keras.set_value(target, keras.ops.copy(value))
 
 
 def set_value(source: Any, target: Any) -> None:
@@ -50,19 +54,18 @@ def set_value(source: Any, target: Any) -> None:
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        target._value.assign(_tensorflow_value(source._value))
+        target.value.assign(_tensorflow_value(source.value))
     elif backend == "jax":
         _keras.keep_layout(source, target)
-        target._value = _copied_jax(source._value)
+        _keras.set_value(target, _copied_jax(source.value))
     else:
         target.assign(source)
 
 
-def _give_tensorflow(source: Any, target: Any) -> None:
-    with _name_scope_of(source._value, target.name):
-        target._initialize(_tensorflow_value(source._value))
-    ours, theirs = _replicas(source._value), _replicas(target._value)
-    if len(ours) == len(theirs) > 1:  # each replica has moving statistics of its own
+def _copy_replicas(source: Any, target: Any) -> None:
+    """Each replica of a mirrored variable has moving statistics of its own."""
+    ours, theirs = _replicas(source), _replicas(target)
+    if len(ours) == len(theirs) > 1:
         for one, other in zip(ours, theirs, strict=True):
             other.assign(_tensorflow_value(one))
 
@@ -146,6 +149,13 @@ def same_bits(one: Any, other: Any) -> bool:
     if backend == "tensorflow":
         return _same_arrays(_tensorflow_array(one.value), _tensorflow_array(other.value))
     return _same_arrays(np.asarray(one.value), np.asarray(other.value))
+
+
+def same_gradients(one: Any, other: Any) -> bool:
+    """Whether PyTorch computes gradients for both of two variables or for neither."""
+    if keras.backend.backend() != "torch":
+        return True
+    return bool(one.value.requires_grad == other.value.requires_grad)
 
 
 def same_place(one: Any, other: Any) -> bool:
@@ -290,12 +300,12 @@ def copy_rule(cls: type, copy: Callable[[Any], Any]) -> Callable[[Any], Any] | N
 def _copied_function(function: Any, copy: Callable[[Any], Any]) -> Any:
     """A `tf.function` of the same options that is traced anew, if it holds something of a model."""
     python = copy(function.python_function)
-    return function if python is function.python_function else function._clone(python)
+    return function if python is function.python_function else _keras.traced_anew(function, python)
 
 
 def _copied_table(table: Any) -> Any:
     keys, values = table.export()
-    new = type(table)(table.key_dtype, table.value_dtype, table._default_value)
+    new = _keras.empty_table(table)
     new.insert(keys, values)
     return new
 

@@ -85,7 +85,7 @@ def cli() -> None:
 
 @cli.command()
 @click.argument(
-    "paths", nargs=-1, metavar="SRC... [DST]", callback=named_file, shell_complete=complete_source
+    "files", nargs=-1, metavar="SRC... [DST]", callback=named_file, shell_complete=complete_source
 )
 @click.option(
     "-o",
@@ -113,7 +113,7 @@ def cli() -> None:
 @json_option
 @debug_option
 def rewrite(
-    paths: tuple[str, ...],
+    files: tuple[str, ...],
     output: str | None,
     output_dir: str | None,
     choice: PolicyChoice,
@@ -144,7 +144,7 @@ def rewrite(
       graphwd rewrite a.keras b.keras --live --import my_layers --policy decay.toml
       graphwd rewrite *.keras --output-dir decayed --recipe resnet --strict
     """
-    jobs = _jobs(paths, output, output_dir, dry_run)
+    jobs = _jobs(files, output, output_dir, dry_run)
     policy = choice.policy()
     if dry_run:
         _show_plans([_planned(source, policy, loading) for source, _ in jobs], strict, as_json)

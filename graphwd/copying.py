@@ -17,31 +17,23 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import functools
-import inspect
 import operator
 import threading
 import types
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
-from graphwd import _keras, backends, reachable, walk
+from graphwd import _keras, backends, reachable, undoing, walk
 from graphwd.errors import ModelError
+from graphwd.plain import ATOMS, CONTAINERS, SHARED, base_of, is_plain, set_state, slots_of
 
 Rule: TypeAlias = Callable[[Any], Any]
 
-# What can't change, and so is shared; most of a layer's attributes are of the first few classes.
-_ATOMS = frozenset((type(None), bool, int, float, str, bytes, complex, inspect.Signature))
-_SHARED = (
-    *(type, type(...), type(NotImplemented), types.ModuleType, types.CodeType, types.GenericAlias),
-    *(property, staticmethod, classmethod, operator.attrgetter, operator.itemgetter),
-    *(np.dtype, np.generic, np.ufunc, inspect.Parameter, types.MappingProxyType),
-)
-_CONTAINERS = (list, dict, set, tuple, frozenset)
 _NEW: Any = (vars(copyreg)["__newobj__"], vars(copyreg)["__newobj_ex__"])
 _SAVEABLE: Any = (keras.Operation, keras.optimizers.Optimizer, keras.Metric, keras.Loss)
 
@@ -100,7 +92,7 @@ class Copier:
     def copy(self, value: Any) -> Any:
         """The copy of an object, or the object itself where it can't change."""
         cls = type(value)
-        if cls in _ATOMS:
+        if cls in ATOMS:
             return value
         known = self.copies.get(id(value))
         if known is not None:
@@ -130,7 +122,7 @@ class Copier:
         rule = backends.copy_rule(cls, self.copy)
         if rule is not None:
             return lambda value: self._noted(value, rule(value))
-        if issubclass(cls, _SHARED):
+        if issubclass(cls, SHARED):
             return shared
         if cls is type(functools.lru_cache(len)):
             return self._cached
@@ -146,14 +138,14 @@ class Copier:
         if issubclass(cls, np.ndarray):
             return self._array
         container = self._container(cls)
-        if container is not None and (cls in _CONTAINERS or _is_plain(cls)):
+        if container is not None and (cls in CONTAINERS or is_plain(cls)):
             return container
         if hasattr(cls, "__wrapped__") and "ObjectProxy" in {base.__name__ for base in cls.__mro__}:
             proxy: Any = cls
             return lambda value: self._noted(value, proxy(self.copy(value.__wrapped__)))
         if hasattr(cls, "__deepcopy__") and container is None:
             return self._by_deepcopy
-        return self._object if container is None and _is_plain(cls) else self._reduced
+        return self._object if container is None and is_plain(cls) else self._reduced
 
     def _container(self, cls: type) -> Rule | None:
         """How containers of a class are copied, if it is one of Python's."""
@@ -177,11 +169,11 @@ class Copier:
     def _attributes(self, original: Any, copy: Any, left_out: frozenset[str] = frozenset()) -> None:
         attributes = _keras.lasting(original) if hasattr(original, "__dict__") else {}
         cls: Any = type(original)
-        slots = [name for name in _slots_of(cls) if hasattr(original, name)]
+        slots = [name for name in slots_of(cls) if hasattr(original, name)]
         name = ""
         try:
             for name, value in attributes.items():
-                if type(value) not in _ATOMS and name not in left_out:
+                if type(value) not in ATOMS and name not in left_out:
                     attributes[name] = self.copy(value)
             for name in slots:
                 object.__setattr__(copy, name, self.copy(getattr(original, name)))
@@ -196,24 +188,24 @@ class Copier:
     def _variable(self, original: Any) -> Any:
         copy = self._noted(original, object.__new__(type(original)))
         attributes = {
-            name: value if type(value) in _ATOMS else self.copy(value)
+            name: value if type(value) in ATOMS else self.copy(value)
             for name, value in vars(original).items()
             if name != _keras.VALUE
         }
         vars(copy).update(attributes)
-        value = original._value
+        value = _keras.value_of(original)
         if id(value) in self.copies:
-            copy._value = self.copies[id(value)]
+            _keras.set_value(copy, self.copies[id(value)])
         else:
             backends.give_value(original, copy)
-            self._noted(value, copy._value)
+            self._noted(value, _keras.value_of(copy))
         return copy
 
     # Containers, functions, and what Python has besides
 
     def _list(self, original: Any) -> Any:
         copy = self._noted(original, list.__new__(type(original)))
-        list.extend(copy, [v if type(v) in _ATOMS else self.copy(v) for v in original])
+        list.extend(copy, [v if type(v) in ATOMS else self.copy(v) for v in original])
         return self._with_attributes(original, copy)
 
     def _dict(self, original: Any) -> Any:
@@ -222,21 +214,21 @@ class Copier:
         for key, value in base.items(original):
             if type(key) is int:
                 self._identifying[id(copy)] = copy
-            elif type(key) not in _ATOMS:
+            elif type(key) not in ATOMS:
                 key = self.copy(key)
-            base.__setitem__(copy, key, value if type(value) in _ATOMS else self.copy(value))
+            base.__setitem__(copy, key, value if type(value) in ATOMS else self.copy(value))
         return self._with_attributes(original, copy)
 
     def _set(self, original: Any) -> Any:
         copy = self._noted(original, set.__new__(type(original)))
         if original:
-            set.update(copy, [v if type(v) in _ATOMS else self.copy(v) for v in original])
+            set.update(copy, [v if type(v) in ATOMS else self.copy(v) for v in original])
             self._identifying[id(copy)] = copy
         return self._with_attributes(original, copy)
 
     def _tuple(self, original: Any) -> Any:
         """A tuple or frozen set can't change, but what it holds may."""
-        items = [item if type(item) in _ATOMS else self.copy(item) for item in original]
+        items = [item if type(item) in ATOMS else self.copy(item) for item in original]
         if all(map(operator.is_, items, original)):
             return original
         base = tuple if isinstance(original, tuple) else frozenset
@@ -339,7 +331,7 @@ class Copier:
         for key, value in pairs or ():
             copy[self.copy(key)] = self.copy(value)
         if state is not None:
-            _set_state(copy, self.copy(state))
+            set_state(copy, self.copy(state))
         return copy
 
     def _uncopied(self, original: Any, error: Exception) -> Any:
@@ -381,7 +373,7 @@ class Copier:
         """Calls a copy in its graph; weights and arrays among the arguments are copies, too."""
         own = lambda value: value if isinstance(value, keras.KerasTensor) else self.copy(value)
         args, kwargs = keras.tree.map_structure(own, (args, kwargs))
-        return _called(layer, *args, **kwargs)
+        return undoing.called(layer, *args, **kwargs)
 
     def _input(self, original: Any) -> Any:
         """An input layer has a tensor of its own, which its config tells all about."""
@@ -417,125 +409,12 @@ def _exchange(container: Any, known: dict[Any, Any]) -> None:
     keys = [known.get(key, key) if type(key) in (int, str) else key for key in held]
     if all(map(operator.is_, keys, held)):
         return
-    base = _base_of(held)
+    base = base_of(held)
     content = keys if base is set else list(zip(keys, held.values(), strict=True))
     base.clear(held)
     base.update(held, content)
     if held is not container:
-        container._update_snapshot()
-
-
-def _called(layer: Any, *args: Any, **kwargs: Any) -> Any:
-    """Calls a copy for its place in the graph, and leaves it as it was, whatever its call does."""
-    if not isinstance(layer, keras.Layer):  # an operation of keras.ops has no state
-        return layer(*args, **kwargs)
-    inner = [each for _, _, each in walk.layers_within(layer)]
-    attributes = [(vars(each), dict(vars(each))) for each in inner]
-    kept = [
-        value
-        for each, (_, before) in zip(inner, attributes, strict=True)
-        if not walk.is_stock(each)
-        for name, value in before.items()
-        if name not in _keras.CALLS and type(value) not in _ATOMS
-    ]
-    restores = _restores(kept)
-    outputs = layer(*args, **kwargs)
-    for now, before in attributes:
-        for name in now.keys() - before.keys():
-            del now[name]
-        now.update({name: value for name, value in before.items() if name not in _keras.CALLS})
-    for restore in restores:
-        restore()
-    return outputs
-
-
-def _restores(values: list[Any]) -> list[Callable[[], Any]]:
-    """What gives containers, arrays and plain objects, and what is in them, their content back."""
-    restores: list[Callable[[], Any]] = []
-    seen: set[int] = set()
-    while values:
-        value = values.pop()
-        cls = type(value)
-        if cls in _ATOMS or id(value) in seen:
-            continue
-        seen.add(id(value))
-        if issubclass(cls, (list, dict, set)):
-            base = _base_of(value)
-            restores.append(functools.partial(_refill, base, value, base(value)))
-            values.extend(base.values(value) if base is dict else value)
-        elif issubclass(cls, (tuple, frozenset, deque)):
-            values.extend(value)
-            if issubclass(cls, deque):
-                restores.append(functools.partial(_refill, deque, value, list(value)))
-        elif issubclass(cls, np.ndarray) and value.flags.writeable:
-            restores.append(functools.partial(np.copyto, value, value.copy()))
-        elif issubclass(cls, np.random.Generator):
-            state = value.bit_generator.state
-            restores.append(functools.partial(setattr, value.bit_generator, "state", state))
-        elif (
-            hasattr(value, "__dict__")
-            and not issubclass(cls, (*reachable.STATEFUL, keras.KerasTensor, *_SHARED))
-            and _is_plain(cls)
-        ):
-            restores.append(functools.partial(_refill, dict, vars(value), dict(vars(value))))
-            values.extend(vars(value).values())
-    return restores
-
-
-def _refill(base: Any, container: Any, content: Any) -> None:
-    """Gives a container its content back; those who track it need not be told."""
-    base.clear(container)
-    (base.update if base in (dict, set) else base.extend)(container, content)
-
-
-def _base_of(container: Any) -> Any:
-    """The class of Python's own that a container is one of."""
-    return next(each for each in (list, dict, set) if isinstance(container, each))
-
-
-@functools.cache
-def _slots_of(cls: Any) -> tuple[str, ...]:
-    """The attributes that a class keeps outside of `__dict__`."""
-    names = []
-    for base in cls.__mro__:
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name.startswith("__") and not name.endswith("__"):
-                name = f"_{base.__name__.lstrip('_')}{name}"
-            names.append(name)
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
-
-
-def _is_plain(cls: type) -> bool:
-    """Whether an object of a class is its attributes, and its items, and nothing else."""
-    own = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
-    base = next((each for each in (OrderedDict, *_CONTAINERS) if issubclass(cls, each)), object)
-    return (
-        all(getattr(cls, name, None) is getattr(base, name, None) for name in own)
-        and not hasattr(cls, "__del__")
-        and all(
-            base.__flags__ & _DEFINED or base in (object, OrderedDict, *_CONTAINERS)
-            for base in cls.__mro__
-        )
-        and type(cls).__module__ != "pybind11_builtins"
-    )
-
-
-_DEFINED = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was defined in Python, not in C
-
-
-def _set_state(copy: Any, state: Any) -> None:
-    """Gives an object the state that `__reduce_ex__` told, as Python's `copy` does."""
-    if hasattr(copy, "__setstate__"):
-        copy.__setstate__(state)
-        return
-    slots = None
-    if isinstance(state, tuple) and len(state) == 2:
-        state, slots = state
-    if state:
-        vars(copy).update(state)
-    for name, value in (slots or {}).items():
-        setattr(copy, name, value)
+        _keras.changed_inside(container)
 
 
 def _refusal(model: Any, error: Uncopied) -> str:

@@ -91,6 +91,8 @@ def differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True)
             problems.append(f"{title} has other values in the rewritten model")
         elif unsaved and not backends.same_place(source, target):
             problems.append(f"{title} lies on other devices in the rewritten model")
+        if unsaved and not backends.same_gradients(source, target):
+            problems.append(f"{title} has another requires_grad in the rewritten model")
         if id(target) in targets and source is not target:
             problems.append(f"{title} shares its values with {targets[id(target)]}")
         targets[id(target)] = title

@@ -52,11 +52,11 @@ class Used:
 MAKERS: dict[str, Callable[[], Used]] = {}
 
 
-def stranger(function=None, *, only: str = ""):
-    """Notes a maker, on one backend or on all."""
+def stranger(function=None, *, only: str = "", but: str = ""):
+    """Notes a maker, on one backend, on all, or where what its author wrote runs."""
     if function is None:
-        return lambda function: stranger(function, only=only)
-    if not only or only == BACKEND:
+        return lambda function: stranger(function, only=only, but=but)
+    if BACKEND not in but and (not only or only == BACKEND):
         MAKERS[function.__name__] = function
     return function
 
@@ -279,7 +279,7 @@ class VQVAETrainer(keras.Model):
         return ops.mean((x - y_pred) ** 2) / self.train_variance + sum(self.losses)
 
 
-@stranger
+@stranger(but="torch")
 def vqvae():
     x = data(2, 4, 4, 1)
     model = VQVAETrainer(np.var(x))
@@ -1298,7 +1298,7 @@ def custom_cells():
     return trained(model, data(2, 3, 2), data(2, 1))
 
 
-@stranger
+@stranger(but="torch")
 def stateful_recurrent():
     model = keras.Sequential(
         [
@@ -1596,7 +1596,7 @@ class Parent(keras.Model):
         self.event.set()
 
 
-@stranger
+@stranger(but="torch")
 def locks_and_generators():
     model = Parent(3)
     model.compile("adam", "mse", **EAGER)
@@ -1761,7 +1761,7 @@ class GenericLayer(layers.Layer, Abstract[int]):
         return self.scaled(self.inner(x))
 
 
-@stranger
+@stranger(but="torch")
 def unusual_classes():
     model = Guarded(3)
     model.compile("adam", "mse", **EAGER)
@@ -1814,7 +1814,7 @@ def masked_by_a_tensor():
     return trained(model, data(2, 3, 4), data(2, 1))
 
 
-@stranger
+@stranger(but="torch")
 def weights_in_the_graph():
     """Tied weights as people write them in a graph: a weight is an argument of an operation."""
     embedding = layers.Embedding(6, 4)
@@ -1979,7 +1979,7 @@ class Confusion(keras.metrics.Metric):
         return ops.sum(self.matrix)
 
 
-@stranger
+@stranger(but="torch")
 def losses_and_metrics_of_ones_own():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, {"a": layers.Dense(2)(inputs), "b": layers.Dense(3)(inputs)})

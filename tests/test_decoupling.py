@@ -510,3 +510,29 @@ def test_an_unbuilt_model_is_refused():
         graphwd.decouple(
             keras.Sequential([layers.Dense(2)]), regularizers.L2(0.1), keras.optimizers.AdamW()
         )
+
+
+def test_layerwise_policies_are_the_same_in_both_mechanisms(tmp_path):
+    """With plain SGD a penalty and a decay are the same step, whatever multiplies them by depth."""
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, name="stem")(inputs)
+    for number in range(3):
+        x = layers.Dense(4, name=f"block_{number}_dense")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+    policy = [
+        graphwd.Rule(graphwd.weight_decay(0.5), ndim=">=2"),
+        graphwd.Rule(graphwd.times(0.5, blocks="block_#_*")),
+        graphwd.Rule(graphwd.times(2.0), paths="head/*"),
+    ]
+    fill(model)
+    model.compile(graphwd.decouple(model, policy, keras.optimizers.SGD(0.125)), "mse")
+    model.optimizer.build(model.trainable_variables)
+    loaded = reloaded(model, tmp_path)
+    penalised = graphwd.rewrite(loaded, policy)
+    wanted = [
+        1 - 0.125 * (2 * variable.regularizer.l2 if variable.regularizer is not None else 0.0)
+        for variable in penalised.trainable_variables
+    ]
+    assert len(set(wanted)) >= 5
+    np.testing.assert_allclose(shrinkage(model, model.optimizer), wanted, rtol=3e-7)
+    np.testing.assert_allclose(shrinkage(loaded, loaded.optimizer), wanted, rtol=3e-7)

@@ -5,16 +5,14 @@
 | `serialize_with_public_class` | a class's name as Keras writes it, without an instance | import error that says which Keras versions work |
 | `Functional`, `functional_like_constructor` | tell a graph of layers from other models | import error that says which Keras versions work |
 | `serialize_node`, `make_node_key`, `Functional._nodes`, `._inputs_struct`, `._outputs_struct`, `Sequential._functional` | a model's config without a deep copy of it for each nested model | the same |
-| `Layer._trainable`, `._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics` | the only view that keeps who owns which variable and in which order; state that JAX's steps see and files don't | the same |
-| `Optimizer._iterations`, `._use_weight_decay`, `Muon._should_use_adamw` | the step that learning-rate schedules count, and what decays | AttributeError in `inspect` and `StrengthScheduler` |
-| `Variable._layout` | a copy is laid out over JAX's devices as its original | Keras lays it out by its name |
+| `Function._inputs`, `._operations` and the like, `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history`, `map_graph` | give a copied model the graph that `clone_model` has walked, with its calls in their order | the same |
+| `Layer._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics`, `Tracked*` | the only view that keeps who owns which variable and in which order | the same |
+| `Variable._value`, `._initialize`, `._layout` | a copied variable of the same options that lies where its original does, without an initializer | attribute error |
 | `Variable._shape`, `._dtype` | a shape that is a plain tuple, and a dtype, without asking the backend | `shape` and `dtype` are asked |
-| `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history` | write a layer's call into the new graph without computing its output's shape again | the layer is called, which is slower |
-| `Function._nodes` and the like | put the calls of a shared layer back into their order | the calls keep the order of the traversal |
-| `global_state`: `object_name_uids`, `uninitialized_variables` | layers that are made for a look at them leave no trace | import error that says which Keras versions work |
-| `Trainer._compile_config`, `Optimizer._trainable_variables`, `._learning_rate` | compile arguments as the user gave them, serializable or not | what Keras can serialize is carried |
-
-What Keras's own methods are replaced with while layers are made is in `making`.
+| `Optimizer._use_weight_decay`, `._exclude_from_weight_decay*`, `._var_key`, `._optimizer_map`, `._learning_rate` | which weights an optimizer decays, and by what | attribute error |
+| `Layer._remat_mode`, `Trainer._run_eagerly`, `._jit_compile` | how a layer computes, which no config tells | not compared |
+| `global_state` | names' counters as they were before a rewrite | import error |
+| TensorFlow's `Function._clone`, `MutableHashTable._default_value`, `_DictWrapper._update_snapshot`, `_self_unconditional_*` | a function, a table and a tracked dict of their own for a copy | attribute error |
 """  # noqa: E501 # a table row can't be broken
 
 from __future__ import annotations
@@ -28,6 +26,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from graphwd._keras.optimizers import decay_of as decay_of
+from graphwd._keras.optimizers import decays as decays
+from graphwd._keras.optimizers import excluded_from_decay as excluded_from_decay
+from graphwd._keras.optimizers import is_listed as is_listed
+from graphwd._keras.optimizers import key_of as key_of
+from graphwd._keras.optimizers import learning_rate_of as learning_rate_of
+from graphwd._keras.optimizers import optimized_variables as optimized_variables
+from graphwd._keras.optimizers import optimizer_map as optimizer_map
+from graphwd._keras.optimizers import optimizer_of as optimizer_of
+from graphwd._keras.optimizers import steps_of as steps_of
 from graphwd.errors import GraphwdError
 
 try:
@@ -196,6 +204,36 @@ def dtype_of(variable: Any) -> str:
     return dtype if type(dtype) is str else str(variable.dtype)
 
 
+def value_of(variable: Any) -> Any:
+    """The backend's variable or array behind a variable, whatever scope is active; or `None`."""
+    return variable._value
+
+
+def set_value(variable: Any, value: Any) -> None:
+    """Puts the backend's variable or array behind a variable, as it is."""
+    variable._value = value
+
+
+def initialize(variable: Any, tensor: Any) -> None:
+    """Makes the backend's variable behind one, with its options and a first value."""
+    variable._initialize(tensor)
+
+
+def traced_anew(function: Any, python_function: Any) -> Any:
+    """A `tf.function` with the options of another."""
+    return function._clone(python_function)
+
+
+def empty_table(table: Any) -> Any:
+    """A table of TensorFlow's of the same types and default."""
+    return type(table)(table.key_dtype, table.value_dtype, table._default_value)
+
+
+def changed_inside(wrapper: Any) -> None:
+    """Lets TensorFlow's wrapper of a dict take what the dict now has for its own."""
+    wrapper._update_snapshot()
+
+
 def keep_layout(source: Any, variable: Any) -> None:
     """Lays a variable out over the devices as another is, whatever the name says by which."""
     if hasattr(variable, "_layout"):
@@ -342,11 +380,6 @@ def wiring(model: Any) -> list[tuple[str, list[Any]]]:
     ]
 
 
-def key_of(variable: Any) -> Any:
-    """What an optimizer knows a variable by, which on TensorFlow is not its id."""
-    return getattr(variable._value, "_unique_id", id(variable))
-
-
 def modes(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     """How two layers compute, which is in no config; what Keras is yet to decide is left out."""
     found = {}
@@ -355,19 +388,6 @@ def modes(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
         if name != "jit_compile" or None not in pair:
             found[name] = pair
     return found
-
-
-def decays(optimizer: Any, variable: Any) -> bool:
-    """Whether an optimizer with a weight decay applies it to a variable; leaves no trace in it."""
-    remembered = getattr(optimizer, "_exclude_from_weight_decay_cache", None)
-    optimizer._exclude_from_weight_decay_cache = {}
-    try:
-        return bool(optimizer._use_weight_decay(variable))
-    finally:
-        if remembered is None:
-            del optimizer._exclude_from_weight_decay_cache
-        else:
-            optimizer._exclude_from_weight_decay_cache = remembered
 
 
 @contextlib.contextmanager
@@ -388,37 +408,6 @@ def unchanged_globals() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def optimized_variables(optimizer: Any) -> list[Any]:
-    """The variables that an optimizer was built for, in its order."""
-    return list(getattr(optimizer, "_trainable_variables", ()))
-
-
-def learning_rate_of(optimizer: Any) -> Any:
-    """The learning rate as it was given: a variable, a schedule or a callable."""
-    return getattr(optimizer, "_learning_rate", None)
-
-
-def steps_of(optimizer: Any) -> Any:
-    """The variable that counts an optimizer's steps, those of accumulation included."""
-    return optimizer._iterations
-
-
-def decay_of(optimizer: Any, variable: Any) -> float:
-    """The coefficient by which an optimizer decays a variable; 0 for one that it leaves out.
-
-    Args:
-        optimizer: A plain optimizer, whose variables' decay is not left to others inside it.
-        variable: A variable.
-
-    Returns:
-        The coefficient before the learning rate.
-    """
-    decay = vars(optimizer).get("weight_decay")
-    if hasattr(optimizer, "adam_weight_decay") and optimizer._should_use_adamw(variable):
-        decay = vars(optimizer)["adam_weight_decay"]
-    return float(decay) if decay and optimizer._use_weight_decay(variable) else 0.0
-
-
 def show_state(layer: Any, holder: Any) -> None:
     """Counts a variable among a layer's own without making it a weight, as a seed's state is.
 
@@ -433,36 +422,3 @@ def hide_states(layer: Any, cls: type) -> None:
     """Undoes `show_state` for all holders of a class."""
     generators = layer._seed_generators
     generators[:] = [each for each in generators if not isinstance(each, cls)]
-
-
-def excluded_from_decay(optimizer: Any) -> tuple[set[Any], str]:
-    """What an optimizer was told to leave out: keys of variables, and a pattern of names."""
-    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
-    listed = getattr(optimizer, "_exclude_from_weight_decay", None)
-    return set(listed or ()), "" if pattern is None else str(pattern.pattern)
-
-
-def is_listed(optimizer: Any, variable: Any) -> bool:
-    """Whether a variable itself is among what an optimizer was told to leave out."""
-    return optimizer._var_key(variable) in excluded_from_decay(optimizer)[0]
-
-
-def optimizer_map(optimizer: Any) -> dict[str, Any] | None:
-    """The optimizers by the patterns for which a `MultiOptimizer` has them; `None` elsewhere."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    mapped: Any = getattr(optimizer, "_optimizer_map", None)
-    return dict(mapped) if hasattr(mapped, "items") else None
-
-
-def optimizer_of(optimizer: Any, inside: Sequence[Any], variable: Any) -> Any:
-    """Which optimizer updates a variable; `None` where that can't be told before it is built."""
-    for each in inside:
-        if each.built and any(variable is own for own in optimized_variables(each)):
-            return each
-    if len(inside) == 1:
-        return None if inside[0].built and optimized_variables(inside[0]) else inside[0]
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    mapped: Any = getattr(optimizer, "_optimizer_map", None)
-    return mapped[variable.path] if hasattr(mapped, "items") else None
