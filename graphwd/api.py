@@ -256,7 +256,7 @@ def inspect(model: Any) -> Plan:
     decisions = tuple(Decision(slot, None, slot.regularizer) for slot in found.slots)
     source = f"model {model.name!r}"
     decays = decaying.decays(found)
-    unused = checks.unused_penalties(model)
+    unused = any(slot.regularizer for slot in found.slots) and checks.unused_penalties(model)
     notes = (*found.notes, *(decays.notes() if decays else ()), *([unused] if unused else ()))
     return Plan(
         None,

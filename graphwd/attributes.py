@@ -160,6 +160,8 @@ def _parts(value: Any) -> Any:
 
 
 def _same_values(one: Any, other: Any) -> bool:
+    if not backends.has_values(one) or not backends.has_values(other):
+        return tuple(one.shape) == tuple(other.shape) and one.dtype == other.dtype
     a, b = (np.asarray(keras.ops.convert_to_numpy(value)) for value in (one, other))
     if a.dtype != b.dtype or a.shape != b.shape:
         return False

@@ -227,6 +227,18 @@ def is_tracing() -> bool:
     return False
 
 
+def restores(layer: Any) -> list[Callable[[], Any]]:
+    """What gives the buffers of PyTorch's own modules in a layer their values back."""
+    if keras.backend.backend() != "torch":
+        return []
+    return [functools.partial(buffer.data.copy_, buffer.clone()) for buffer in layer.buffers()]
+
+
+def has_values(array: Any) -> bool:
+    """Whether an array holds numbers, which PyTorch's on no device, for shapes alone, don't."""
+    return str(getattr(array, "device", "")) != "meta"
+
+
 @functools.cache
 def state_types() -> tuple[type, ...]:
     """The backend's own classes of what a training step changes."""
@@ -251,18 +263,32 @@ def unchanging_types() -> tuple[type, ...]:
 
         return (
             *(tf.Tensor, tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices, tf.TypeSpec, tf.DType),
-            *(tf.TensorShape, tf.Graph, tf.Operation, tf.data.Dataset, tf.distribute.Strategy),
+            *(tf.TensorShape, tf.Graph, tf.Operation, tf.data.Dataset),
+            tf.distribute.Strategy.__base__,
             *(tf.lookup.StaticHashTable, tf.lookup.StaticVocabularyTable),
         )
     if backend == "jax":
         import jax
 
-        return (jax.Array, jax.sharding.Sharding, jax.sharding.Mesh, jax.Device)
+        return (
+            *(jax.Array, jax.core.Tracer),
+            *(jax.sharding.Sharding, jax.sharding.Mesh, jax.Device),
+        )
     if backend == "torch":
         import torch
 
         return (torch.dtype, torch.device, torch.Size)
     return ()
+
+
+@functools.cache
+def traced_types() -> tuple[type, ...]:
+    """The backend's classes of functions that were recorded with the variables they use."""
+    if keras.backend.backend() != "tensorflow":
+        return ()
+    import tensorflow as tf
+
+    return (tf.types.experimental.ConcreteFunction,)
 
 
 def copy_rule(cls: type, copy: Callable[[Any], Any]) -> Callable[[Any], Any] | None:
@@ -275,18 +301,20 @@ def copy_rule(cls: type, copy: Callable[[Any], Any]) -> Callable[[Any], Any] | N
     Returns:
         A function that copies an object, or `None` for other classes.
     """
-    if issubclass(cls, unchanging_types()):
-        return lambda value: value
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
+        if issubclass(cls, tf.distribute.Strategy.__base__):  # a copy joins that of its scope
+            return lambda strategy: tf.distribute.get_strategy()
         if issubclass(cls, (tf.Variable, tf.distribute.DistributedValues)):
             return lambda variable: deepcopy(variable, {})
         if issubclass(cls, tf.types.experimental.PolymorphicFunction):
             return lambda function: _copied_function(function, copy)
         if issubclass(cls, tf.lookup.experimental.MutableHashTable):
             return _copied_table
+    if issubclass(cls, unchanging_types()):
+        return lambda value: value
     if backend == "torch":
         import torch
 
@@ -331,6 +359,15 @@ def build_scope(model: Any) -> Iterator[None]:
             keras.distribution.set_distribution(distribution)
     else:
         yield
+
+
+def join_scope(model: Any) -> None:
+    """Lets a copied model train under the strategy in whose scope it is made, if there is one."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy():
+            _keras.set_strategy(model, tf.distribute.get_strategy())
 
 
 def compiled(

@@ -19,7 +19,7 @@ from graphwd.survey import Survey, is_built
 _REACHES_THE_LOSS = frozenset(
     ("losses", "compute_loss", "_compute_loss", "compiled_loss", "compute_loss_and_updates")
 )
-_STEPS = ("train_step", "compute_loss")
+_STEPS = ("train_step", "test_step", "compute_loss")
 
 
 class UnusedPenaltyWarning(UserWarning):
@@ -93,7 +93,7 @@ def warn_of_unbuilt(found: Survey) -> None:
         )
 
 
-def unused_penalties(model: Any) -> str:
+def unused_penalties(model: Any, step: str = "train_step") -> str:
     """Says which of a model's own methods leaves its penalties out of the loss; "" for none.
 
     Keras adds `model.losses` in `compute_loss`. A `train_step` of one's own reaches it by calling
@@ -105,11 +105,12 @@ def unused_penalties(model: Any) -> str:
 
     Args:
         model: A live model.
+        step: The method that is asked: `train_step`, or `test_step` for what `evaluate` shows.
 
     Returns:
         A sentence that names the method and what to add, or "".
     """
-    for name in _STEPS:
+    for name in (step, "compute_loss"):
         owner = next((cls for cls in type(model).__mro__ if name in vars(cls)), None)
         if owner is None or _is_of_keras(owner):
             continue
@@ -119,7 +120,7 @@ def unused_penalties(model: Any) -> str:
                 "loss, so that no penalty has an effect in training; add sum(self.losses) to its "
                 "loss, or use graphwd.decouple, which needs no loss."
             )
-        if name == "train_step":
+        if name == step:
             return ""  # what it calls was looked at
     return ""
 

@@ -435,7 +435,7 @@ def verify(
       graphwd verify model.keras model-wd.keras --recipe mobilenet
       graphwd verify model.keras model-wd.keras --outputs
     """
-    from graphwd import api
+    from graphwd import api, verification
     from graphwd.report import progress
 
     policy = choice.policy() if choice.given else None
@@ -448,7 +448,12 @@ def verify(
             if live:
                 models[place] = loading.load(source)
                 next_step()
-        report = api.verify(models[0], models[1], policy, outputs=outputs)
+        if live:  # what no file has, such as how far a seed has gone, is not compared
+            report = verification.verify_models(
+                models[0], models[1], policy, outputs=outputs, unsaved=False
+            )
+        else:
+            report = api.verify(models[0], models[1], policy)
     if as_json:
         _print_json(report.to_dict())
     else:

@@ -31,11 +31,13 @@ import numpy as np
 from graphwd import _keras, backends, reachable, undoing, walk
 from graphwd.errors import ModelError
 from graphwd.plain import ATOMS, CONTAINERS, SHARED, base_of, is_plain, set_state, slots_of
+from graphwd.serializing import serialize
 
 Rule: TypeAlias = Callable[[Any], Any]
 
 _NEW: Any = (vars(copyreg)["__newobj__"], vars(copyreg)["__newobj_ex__"])
-_SAVEABLE: Any = (keras.Operation, keras.optimizers.Optimizer, keras.Metric, keras.Loss)
+_OPTIMIZER: Any = keras.optimizers.Optimizer
+_SAVEABLE: Any = (keras.Operation, _OPTIMIZER, keras.Metric, keras.Loss)
 
 
 class Uncopied(Exception):
@@ -88,6 +90,7 @@ class Copier:
         self._identifying: dict[int, Any] = {}
         self._rules: dict[type, Rule] = {}
         self._graphs: list[Any] = []
+        self._calls: list[tuple[Any, Any]] = []
 
     def copy(self, value: Any) -> Any:
         """The copy of an object, or the object itself where it can't change."""
@@ -124,6 +127,8 @@ class Copier:
             return lambda value: self._noted(value, rule(value))
         if issubclass(cls, SHARED):
             return shared
+        if issubclass(cls, backends.traced_types()):
+            return self._traced
         if cls is type(functools.lru_cache(len)):
             return self._cached
         if cls is types.BuiltinMethodType:
@@ -162,12 +167,44 @@ class Copier:
 
     def _object(self, original: Any) -> Any:
         """A new object of the same class with copies of the attributes."""
+        start = len(self._originals)
         copy = self._noted(original, object.__new__(type(original)))
-        self._attributes(original, copy)
+        try:
+            self._attributes(original, copy)
+        except Uncopied as error:
+            if error.owner is not original:
+                raise
+            copy = self._rebuilt(original, start, error)
+        return copy
+
+    def _rebuilt(self, original: Any, start: int, error: Uncopied) -> Any:
+        """A layer that can't be copied, made from its config, if that tells the whole layer."""
+        for each in self._originals[start:]:
+            self.copies.pop(id(each), None)
+        del self._originals[start:]
+        try:
+            copy = keras.saving.deserialize_keras_object(
+                serialize(original),
+                custom_objects={type(original).__name__: type(original)},
+                safe_mode=False,  # what it runs, the original has run
+            )
+            if [name for name in vars(original) if name not in vars(copy)]:
+                raise error  # something was added to it that no config tells
+            layers = walk.pair_layers(original, copy)
+            variables = walk.pair_variables(layers)
+        except Exception:  # noqa: BLE001 # a constructor may raise anything
+            raise error from None
+        for ours, theirs in variables:
+            backends.set_value(ours, theirs)
+        for ours, theirs in (*layers, *variables):
+            self._noted(ours, theirs)
         return copy
 
     def _attributes(self, original: Any, copy: Any, left_out: frozenset[str] = frozenset()) -> None:
-        attributes = _keras.lasting(original) if hasattr(original, "__dict__") else {}
+        if isinstance(original, keras.Operation):
+            attributes = _keras.lasting(original)
+        else:
+            attributes = dict(vars(original)) if hasattr(original, "__dict__") else {}
         cls: Any = type(original)
         slots = [name for name in slots_of(cls) if hasattr(original, name)]
         name = ""
@@ -268,6 +305,11 @@ class Copier:
             return original
         return self._noted(original, types.MethodType(function, owner))
 
+    def _traced(self, original: Any) -> Any:
+        if original.captured_inputs:
+            raise Uncopied(original, "it was traced with the original's variables")
+        return original
+
     def _local(self, original: Any) -> Any:
         copy = self._noted(original, type(original)())
         vars(copy).update({name: self.copy(value) for name, value in vars(original).items()})
@@ -359,7 +401,9 @@ class Copier:
             clone_function=self.copy,
             call_function=self._called,
         )
-        for ours, theirs in _keras.paired_calls(original, clone):
+        calls = _keras.paired_calls(original, clone)
+        self._calls += calls
+        for ours, theirs in calls:
             self._noted(ours, theirs)
             for tensor, its in zip(ours.outputs, theirs.outputs, strict=True):
                 self._noted(tensor, its)
@@ -386,27 +430,33 @@ class Copier:
 
     def finish(self) -> None:
         """Puts calls into their order, and the ids of copies in the place of ids."""
-        calls = [call for call in self._originals if isinstance(call, _keras.Node)]
-        _keras.order_calls([(call, self.copies[id(call)]) for call in calls], self._graphs)
-        ids = {id(original): id(self.copies[id(original)]) for original in self._originals}
-        keys: dict[Any, Any] = {}
-        for original in self._originals:
-            if isinstance(original, keras.Variable):
-                copy = self.copies[id(original)]
-                keys[_keras.key_of(original)] = _keras.key_of(copy)
+        _keras.order_calls(self._calls, self._graphs)
         for container in self._identifying.values():
-            _exchange(container, ids)
-        for original in self._originals:
-            if isinstance(original, keras.optimizers.Optimizer):
-                for value in vars(self.copies[id(original)]).values():
-                    if isinstance(value, (dict, set)):
-                        _exchange(value, keys)
+            _exchange(container, self._own_id)
+        for model in [each for each in self._originals if isinstance(each, keras.Model)]:
+            backends.join_scope(self.copies[id(model)])
+        optimizers = [each for each in self._originals if isinstance(each, _OPTIMIZER)]
+        if not optimizers:
+            return
+        keys = {
+            _keras.key_of(each): _keras.key_of(self.copies[id(each)])
+            for each in self._originals
+            if isinstance(each, keras.Variable)
+        }
+        for optimizer in optimizers:
+            for value in vars(self.copies[id(optimizer)]).values():
+                if isinstance(value, (dict, set)):
+                    _exchange(value, lambda key: keys.get(key, key))
+
+    def _own_id(self, key: Any) -> Any:
+        """The id of the copy where a number is the id of an original."""
+        return id(self.copies[key]) if type(key) is int and key in self.copies else key
 
 
-def _exchange(container: Any, known: dict[Any, Any]) -> None:
+def _exchange(container: Any, exchanged: Callable[[Any], Any]) -> None:
     """Exchanges the keys of a dict, or the items of a set, by which an object is known."""
     held = getattr(container, "__wrapped__", container)  # TensorFlow wraps an optimizer's dicts
-    keys = [known.get(key, key) if type(key) in (int, str) else key for key in held]
+    keys = list(map(exchanged, held))
     if all(map(operator.is_, keys, held)):
         return
     base = base_of(held)

@@ -174,7 +174,10 @@ def _some(paths: Sequence[str]) -> str:
 
 
 def _named(index: int, rule: Rule) -> str:
-    return f"Rule {index + 1} ({rule.describe()})"
+    text = rule.describe()
+    if len(text) > _LONGEST_TEXT:
+        text = f"{text[:_LONGEST_TEXT]}..."
+    return f"Rule {index + 1} ({text})"
 
 
 def _unmatched(

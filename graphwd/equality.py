@@ -27,6 +27,7 @@ class Pairs:
         copy: The other one.
         layers: A title for messages, the original's layer and the other's; each layer once.
         inner: The same for these and the layers within them.
+        renamed: Whether layers have other names in the other model.
         variables: The pairs of variables of a layer and its sublayers, by the original layer's id.
         problems: Where one has no counterpart, or one of another class or with other flags.
     """
@@ -35,6 +36,7 @@ class Pairs:
     copy: Any
     layers: list[tuple[str, Any, Any]]
     inner: list[tuple[str, Any, Any]]
+    renamed: bool
     variables: dict[int, list[tuple[Any, Any]]]
     problems: list[str]
 
@@ -54,7 +56,7 @@ def pair(original: Any, copy: Any, names: Mapping[str, str]) -> Pairs:
     layers = list(_paired(original, copy, names, problems))
     inner: list[tuple[str, Any, Any]] = []
     variables = _variables(layers, inner, problems)
-    return Pairs(original, copy, layers, inner, variables, problems)
+    return Pairs(original, copy, layers, inner, bool(names), variables, problems)
 
 
 def differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True) -> list[str]:
@@ -252,6 +254,8 @@ def _object_differences(pairs: Pairs) -> list[str]:
     comparison = attributes.Comparison(list(variables.values()), partners)
     problems = []
     for title, ours, theirs in pairs.inner:
+        if not pairs.renamed and walk.plain_name(ours.name) != walk.plain_name(theirs.name):
+            problems.append(f"{title}: {ours.name} is called {theirs.name} in the rewritten model")
         problems += [
             f"{title}: {ours.name} has another {name} in the rewritten model"
             for name in comparison.differences(ours, theirs)

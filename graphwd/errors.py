@@ -14,7 +14,7 @@ class PolicyError(GraphwdError, ValueError):
 
 
 class ModelError(GraphwdError, ValueError):
-    """A model or a layer can't be rebuilt as it is; the message says what would make it work."""
+    """A model can't be read, copied or edited; the message says what would make it work."""
 
 
 class ArchiveError(GraphwdError):

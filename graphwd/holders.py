@@ -26,7 +26,7 @@ def of_slot(unit: Unit, pointer: Pointer, role: str, index: int) -> list[tuple[A
         index: Its index in the survey.
     """
     name = str(pointer[-1])
-    top = unit.layer if len(pointer) <= 2 else _layer_at(unit.layer, pointer)
+    top = unit.layer if len(pointer) <= 2 else layer_at(unit.layer, pointer)
     others = {
         id(weight.owner)
         for place, weight in enumerate(unit.weights)
@@ -58,17 +58,14 @@ def of_value(layer: Any, regularizer: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-def _layer_at(layer: Any, pointer: Pointer) -> Any:
-    """The layer inside a unit whose config a pointer leads to, known by its name."""
+def layer_at(layer: Any, pointer: Pointer) -> Any:
+    """The layer inside a unit whose config a pointer leads to, known by the names on the way."""
     value: Any = serializing.serialize(layer)
-    name = None
     for key in pointer[:-1]:
         value = value[key]
         if isinstance(value, dict) and isinstance(value.get("class_name"), str):
             config = value.get("config")
-            if isinstance(config, dict) and isinstance(config.get("name"), str):
-                name = config["name"]
-    for _, _, inner in walk.layers_within(layer):
-        if inner.name == name:
-            return inner
+            name = config.get("name") if isinstance(config, dict) else None
+            within = [inner for _, _, inner in walk.layers_within(layer)][1:]
+            layer = next((inner for inner in within if inner.name == name), layer)
     return layer

@@ -1,10 +1,9 @@
 """A live model's slots: which weights each governs, and which weights none reaches.
 
-A model is divided into units: the layers that are rebuilt from a config of their own. Those are
+A model is divided into units: the layers that stand in its config with one of their own. Those are
 the layers of Functional and Sequential models to any depth; a model of any other class is one
 unit. Which variables a slot governs is known by Keras's naming conventions for Keras's own
-layers, and found out by a probe for all others: the unit is rebuilt without values, with a
-different regularizer in each slot, and its variables tell which one they got.
+layers, and asked of all others by `probing`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from graphwd.slots import Pointer, Slot, find_slots
 
 @dataclass
 class Unit:
-    """A layer that is rebuilt from a config of its own.
+    """A layer that stands in the model's config with one of its own.
 
     Attributes:
         layer: The live layer.
@@ -310,21 +309,34 @@ def _governed(
     candidates = {p: i for p, i in unit.slots.items() if slots[i].role != "activity"}
     if not candidates or not unit.weights:
         return {}
-    by_role = {slots[i].role: p for p, i in candidates.items() if len(p) == 2}
-    conventional: dict[int, Pointer] = {}
-    for index, weight in enumerate(unit.weights):
-        role = roles.prefix_for(weight.variable.name, by_role)
-        if role is not None:
-            conventional[index] = by_role[role]
-    plain = len(by_role) == len(candidates) and len(conventional) == len(unit.weights)
-    if walk.is_stock(unit.layer) and plain:
-        return conventional
+    if walk.is_stock(unit.layer) and all(len(pointer) == 2 for pointer in candidates):
+        conventional = _by_convention(unit, slots, candidates)
+        if len(conventional) == len(unit.weights):
+            return conventional
     serialized = serialize(unit.layer)
     key = _key(unit.layer, serialized)
     if key not in memory:
         found = probing.governed(unit.layer, serialized, list(candidates))
-        memory[key] = conventional if found is None else found
+        memory[key] = _by_convention(unit, slots, candidates) if found is None else found
     return memory[key]
+
+
+def _by_convention(
+    unit: Unit, slots: list[Slot], candidates: Mapping[Pointer, int]
+) -> dict[int, Pointer]:
+    """Maps the weights to the slots by names: those of the variables, and of layers in a config."""
+    found: dict[int, Pointer] = {}
+    owners: dict[Pointer, dict[str, Pointer]] = {}
+    for pointer, index in candidates.items():
+        owners.setdefault(pointer[:-1], {})[slots[index].role] = pointer
+    for place, by_role in owners.items():
+        top = unit.layer if len(place) == 1 else holders.layer_at(unit.layer, (*place, ""))
+        inside = {id(inner) for _, _, inner in walk.layers_within(top)}
+        for index, weight in enumerate(unit.weights):
+            role = roles.prefix_for(weight.variable.name, by_role)
+            if role is not None and id(weight.owner) in inside:
+                found.setdefault(index, by_role[role])
+    return found
 
 
 def _key(layer: Any, serialized: Mapping[str, Any]) -> str:

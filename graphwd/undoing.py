@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from graphwd import _keras, reachable, walk
+from graphwd import _keras, backends, reachable, walk
 from graphwd.plain import ATOMS, SHARED, base_of, is_plain
 
 
@@ -18,6 +18,11 @@ def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
     """Calls a copy for its place in the graph, and leaves it as it was, whatever its call does."""
     if not isinstance(layer, keras.Layer):  # an operation of keras.ops has no state
         return layer(*args, **kwargs)
+    if walk.is_stock(layer) and not _keras.sublayers(layer):
+        before = dict(vars(layer))
+        outputs = layer(*args, **kwargs)
+        _give_back(vars(layer), before)
+        return outputs
     inner = [each for _, _, each in walk.layers_within(layer)]
     attributes = [(vars(each), dict(vars(each))) for each in inner]
     kept = [
@@ -27,15 +32,23 @@ def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
         for name, value in before.items()
         if name not in _keras.CALLS and type(value) not in ATOMS
     ]
-    restores = _restores(kept)
+    restores = _restores(kept) + backends.restores(layer)
     outputs = layer(*args, **kwargs)
     for now, before in attributes:
-        for name in now.keys() - before.keys():
-            del now[name]
-        now.update({name: value for name, value in before.items() if name not in _keras.CALLS})
+        _give_back(now, before)
     for restore in restores:
         restore()
     return outputs
+
+
+def _give_back(now: dict[str, Any], before: dict[str, Any]) -> None:
+    """Gives an object its attributes back, but for the calls."""
+    for name in _keras.CALLS:
+        if name in now:
+            before[name] = now[name]
+    for name in now.keys() - before.keys():
+        del now[name]
+    now.update(before)
 
 
 def _restores(values: list[Any]) -> list[Callable[[], Any]]:

@@ -221,7 +221,8 @@ def test_exclusions_from_weight_decay(by, scaled, built):
     copy.get_layer("dense").kernel.assign(kernel)
     if not inner.built:
         copy.optimizer.build(copy.trainable_variables)
-    copy.optimizer.apply([keras.ops.zeros(v.shape) for v in copy.trainable_variables])
+    if keras.backend.backend() != "jax" or not scaled:  # whose scaled step needs to be compiled
+        copy.optimizer.apply([keras.ops.zeros(v.shape) for v in copy.trainable_variables])
     assert not inner._use_weight_decay(copy.get_layer("dense").bias)
     assert inner._use_weight_decay(copy.get_layer("dense").kernel)
     if not built:

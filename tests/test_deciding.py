@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keras import layers, regularizers
 
 import graphwd
-from graphwd import cloning, survey
+from graphwd import survey
 from graphwd.deciding import decide
 from graphwd.plans import make_plan
 from graphwd.policy import Policy, Rule
@@ -176,7 +176,7 @@ KNOWN = [
 def test_known_dimensions_are_those_of_the_built_layer(layer, shape):
     model = keras.Sequential([keras.Input(shape), layer])
     told = 0
-    for one in survey.survey(model, cloning.probe).slots:
+    for one in survey.survey(model).slots:
         known = known_ndim(type(layer).__name__, layer.get_config(), one.role)
         told += known is not None
         assert known is None or {known} == set(map(len, one.shapes)), one.path
@@ -443,11 +443,11 @@ def test_names_do_not_depend_on_what_was_built_before():
         return keras.Model(inputs, Unnamed(name="two")(x))
 
     roles = ["variable", "scale", "variable_1"] * 2
-    assert [one.path for one in survey.survey(nested(), cloning.probe).slots if one.shapes] == PATHS
-    assert [one.path for one in survey.survey(nested(), cloning.probe).slots if one.shapes] == PATHS
+    assert [one.path for one in survey.survey(nested()).slots if one.shapes] == PATHS
+    assert [one.path for one in survey.survey(nested()).slots if one.shapes] == PATHS
     for _ in range(2):
         model = build()
-        found = survey.survey(model, cloning.probe).slots
+        found = survey.survey(model).slots
         assert [one.role for one in found if one.role != "activity"] == roles
     policy = Rule(regularizers.L2(0.5), paths="two/variable_1", expect=1)
     rewritten = graphwd.rewrite(model, policy)

@@ -215,8 +215,9 @@ def test_what_no_optimizer_can_express_is_an_error_that_names_the_rules(rules, w
 
 def test_a_penalty_on_outputs_cant_be_decoupled():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, activity_regularizer="l1")])
-    with pytest.raises(graphwd.PolicyError, match=r"rule 1 \(everything\).*/activity"):
-        graphwd.decouple(model, graphwd.Rule(regularizers.L2(0.1)), keras.optimizers.AdamW())
+    rule = graphwd.Rule(regularizers.L2(0.1), roles=["activity", "kernel"])
+    with pytest.raises(graphwd.PolicyError, match=r"rule 1 \(.*\).*/activity"):
+        graphwd.decouple(model, rule, keras.optimizers.AdamW())
 
 
 def test_a_factor_of_zero_is_no_other_coefficient():

@@ -127,7 +127,6 @@ def test_a_preset_is_loaded_and_saved_as_one(task, tmp_path):
     run("verify", task, target, "--policy", policy, "--live")
 
 
-@pytest.mark.xfail(reason="keras-hub refuses presets whose class is a carrier's (ValueError)")
 def test_a_preset_of_carried_penalties_is_loaded(tmp_path):
     hub = pytest.importorskip("keras_hub")
     options = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 8}

@@ -222,3 +222,26 @@ def test_a_training_step_without_loss_logs_the_penalty_alone():
     model.compile("sgd", "mse")
     history = fit(model, graphwd.PenaltyLogger())
     assert history["penalty"][-1] == pytest.approx(penalty_of(model, 0.01), rel=1e-6)
+
+
+def test_a_step_that_leaves_the_penalty_out_has_no_loss_without_it():
+    class Ignoring(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(1, kernel_regularizer=keras.regularizers.L2(100.0))
+
+        def call(self, x):
+            return self.dense(x)
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return keras.ops.mean(keras.ops.square(y - y_pred))
+
+    model = Ignoring()
+    model.compile("sgd")
+    x = np.ones((4, 3), "float32")
+    data = (x, np.zeros((4, 1), "float32"))
+    history = model.fit(
+        *data, validation_data=data, callbacks=[graphwd.PenaltyLogger()], verbose=0
+    ).history
+    assert history["penalty"][0] > 0
+    assert not [name for name in history if name.endswith("without_penalty")]

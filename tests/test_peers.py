@@ -139,7 +139,11 @@ def test_depth_is_timms_group_by_group(name):
 
 def decayed(optimizer, model):
     optimizer.build(model.trainable_variables)
-    return [v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)]
+    found = set()
+    for each in getattr(optimizer, "optimizers", [optimizer]):  # a MultiOptimizer has several
+        own = each._trainable_variables if each is not optimizer else model.trainable_variables
+        found |= {v.path for v in own if each.weight_decay and each._use_weight_decay(v)}
+    return [v.path for v in model.trainable_variables if v.path in found]
 
 
 def small():

@@ -10,7 +10,7 @@
 | `Variable._value`, `._initialize`, `._layout` | a copied variable of the same options that lies where its original does, without an initializer | attribute error |
 | `Variable._shape`, `._dtype` | a shape that is a plain tuple, and a dtype, without asking the backend | `shape` and `dtype` are asked |
 | `Optimizer._use_weight_decay`, `._exclude_from_weight_decay*`, `._var_key`, `._optimizer_map`, `._learning_rate` | which weights an optimizer decays, and by what | attribute error |
-| `Layer._remat_mode`, `Trainer._run_eagerly`, `._jit_compile` | how a layer computes, which no config tells | not compared |
+| `Layer._remat_mode`, `Trainer._run_eagerly`, `._jit_compile`, `._distribute_strategy` | how a layer computes, which no config tells | not compared |
 | `global_state` | names' counters as they were before a rewrite | import error |
 | TensorFlow's `Function._clone`, `MutableHashTable._default_value`, `_DictWrapper._update_snapshot`, `_self_unconditional_*` | a function, a table and a tracked dict of their own for a copy | attribute error |
 """  # noqa: E501 # a table row can't be broken
@@ -234,6 +234,11 @@ def changed_inside(wrapper: Any) -> None:
     wrapper._update_snapshot()
 
 
+def set_strategy(model: Any, strategy: Any) -> None:
+    """Puts TensorFlow's strategy of a model in the place of another."""
+    model._distribute_strategy = strategy
+
+
 def keep_layout(source: Any, variable: Any) -> None:
     """Lays a variable out over the devices as another is, whatever the name says by which."""
     if hasattr(variable, "_layout"):
@@ -263,14 +268,14 @@ def constants_of(graph: Any) -> list[Any]:
 
 def plain_graph(graph: Any) -> Any:
     """A Functional model over the same layers and tensors, of Keras's class, not compiled."""
+    if type(graph) is Functional and not graph.compiled:
+        return graph
     return Functional(graph._inputs_struct, graph._outputs_struct, name=graph.name)
 
 
 def lasting(original: Any) -> dict[str, Any]:
-    """The attributes of an object without calls and compiled steps, which are made again."""
+    """An operation's attributes without calls and compiled steps, which are made again."""
     attributes = dict(vars(original))
-    if not isinstance(original, keras.Operation):
-        return attributes
     for name in CALLS:
         if name in attributes:
             attributes[name] = []

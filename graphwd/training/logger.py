@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from graphwd import backends
+from graphwd.checks import unused_penalties
 from graphwd.decided import decided
 from graphwd.errors import PolicyError
 from graphwd.policy import Policy
@@ -42,6 +43,9 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
     It reads each penalised weight twice an epoch, in one compiled function, in float32 or better
     also where the weights are half precision. While a `StrengthScheduler` is on, the penalties are
     those with its factor; put it first in the list of callbacks.
+
+    A model whose own `train_step`, `test_step` or `compute_loss` leaves `self.losses` out has no
+    penalty in its loss; no loss without it is logged then.
 
     Args:
         policy: As for `graphwd.rewrite`: whose rules to log the parts of. The model is not changed
@@ -111,8 +115,8 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
         penalties = self._penalties()
         after = penalties["penalty"]
         before = after if self._before is None else self._before
-        _subtract(logs, "loss", (before + after) / 2)
-        _subtract(logs, "val_loss", after)
+        self._subtract(logs, "loss", (before + after) / 2)
+        self._subtract(logs, "val_loss", after)
         logs.update(penalties)
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -133,7 +137,7 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
             return
         self._prepare()
         penalties = self._penalties()
-        _subtract(logs, "loss", penalties["penalty"])
+        self._subtract(logs, "loss", penalties["penalty"])
         logs.update(penalties)
 
     def _penalties(self) -> dict[str, float]:
@@ -163,6 +167,14 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
             _terms([regularizer for _, regularizer in known]),
             [variable for variable, _ in known],
         )
+
+    def _subtract(self, logs: Any, name: str, penalty: float) -> None:
+        """Logs a loss without the penalty, if the model's own step has put it in."""
+        fitted = name == "loss" and self._fitting
+        if name in logs and not unused_penalties(
+            self.model, "train_step" if fitted else "test_step"
+        ):
+            logs[f"{name}_without_penalty"] = float(logs[name]) - penalty
 
     def _rules(self, variables: list[Any]) -> dict[str, list[int]]:
         """Maps the name of each rule's part to the places of its weights in a list."""
@@ -207,8 +219,3 @@ def _factor(regularizer: Any) -> float:
         product *= float(keras.ops.convert_to_numpy(regularizer.factor()))
         regularizer = regularizer.unscaled
     return product
-
-
-def _subtract(logs: Any, name: str, penalty: float) -> None:
-    if name in logs:
-        logs[f"{name}_without_penalty"] = float(logs[name]) - penalty
