@@ -8,9 +8,6 @@ import os
 import sys
 import traceback
 
-os.environ["KERAS_BACKEND"] = "jax"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-
 KINDS = ["data_parallel", "model_parallel"]
 
 
@@ -90,5 +87,7 @@ def main(address, number):
     print(json.dumps(problems), flush=True)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # only here: the tests import this file, and start other processes
+    os.environ["KERAS_BACKEND"] = "jax"
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
     main(*sys.argv[1:])
