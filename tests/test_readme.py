@@ -18,7 +18,7 @@ from graphwd.policy import Policy, recipes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-SECOND_COMMAND = 'pip install ".[test]" tensorflow-cpu && pytest'
+SECOND_COMMAND = 'pip install ".[test]" tensorflow-cpu && pytest -n auto --dist loadfile'
 
 
 def blocks(language):
