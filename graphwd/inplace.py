@@ -142,9 +142,10 @@ def _set_in_containers(
     unit: survey.Unit, index: int, slot: Slot, regularizer: Any, restores: list[Callable[[], None]]
 ) -> None:
     """Sets a slot that a layer keeps in a dict or a list, where it is found by what it holds."""
-    held = next(unit.weights[w].variable.regularizer for w, s in unit.governs.items() if s == index)
-    places = holders.of_value(unit.layer, held)
-    if held is None or not places:
+    weights = [unit.weights[place] for place, other in unit.governs.items() if other == index]
+    held = weights[0].variable.regularizer if weights else None
+    places = [] if held is None else holders.of_value(unit.layer, held)
+    if not places:
         raise ModelError(
             f"Layer {unit.layer.name!r} has no attribute {slot.role}{SUFFIX} that holds what its "
             f"config tells of {slot.path}, so it can't be set; give it that attribute."

@@ -152,6 +152,12 @@ def test_an_error_leaves_the_model_as_it_was():
         graphwd.rewrite(model, graphwd.Rule("l2"))
 
 
+def test_a_slot_that_is_held_nowhere_and_governs_nothing_yet_is_an_error():
+    model = keras.Sequential([Stubborn(2, "l1", name="stubborn")])
+    with pytest.raises(graphwd.ModelError, match=r"'stubborn'.*kernel_regularizer"):
+        graphwd.rewrite(model, graphwd.Rule("l2"), in_place=True)
+
+
 def test_a_failed_proof_leaves_the_model_as_it_was(monkeypatch):
     model = sample_models()["siamese"]()
     monkeypatch.setattr(inplace, "set_regularizers", lambda config, values: config)
