@@ -158,7 +158,6 @@ def _planned(model: Any, policy: Any, *, calls: bool = True) -> tuple[Survey, Pl
     from graphwd.measure import Weights
     from graphwd.survey import survey
 
-    checks.is_model(model, "plan")
     found = survey(model, calls=calls)
     decided = make_plan(
         found.slots,
@@ -215,6 +214,9 @@ def plan(model: Any, policy: Any) -> Plan:
         from graphwd import archive
 
         return archive.plan_file(model, Policy.coerce(policy))
+    from graphwd import checks
+
+    checks.is_model(model, "plan")
     return _planned(model, policy)[1]
 
 
@@ -279,8 +281,10 @@ def verify(
     """Proves that a model is another one plus the edits of a policy, or says what differs.
 
     Compared are the graph (with networkx, also when the layers are named differently), the order
-    of inputs and outputs, sharing, call arguments, every layer's config, every variable's bits,
-    trainable flags, and every regularizer both in the config and on the variable.
+    of inputs and outputs, sharing, call arguments, every layer's config and public attributes,
+    every variable's bits, trainable flags, which weights the optimizers decay, and every
+    regularizer both in the config and on the variable; and that the two share no variable, layer,
+    optimizer or tracked container.
 
     Args:
         original: A live `keras.Model`, or the path of a saved one.
@@ -305,13 +309,15 @@ def verify(
             keras.saving.load_model(m) if is_file else m
             for m, is_file in zip((original, rewritten), files, strict=True)
         )
+    from graphwd import checks, starting
+
+    for model in (original, rewritten):
+        checks.is_model(model, "verify")
     report = verification.verify_models(
         original, rewritten, chosen, outputs=outputs, unsaved=not any(files)
     )
     if not report.ok:
         return report
-    from graphwd import starting
-
     return dataclasses.replace(report, problems=tuple(starting.differences(original, rewritten)))
 
 

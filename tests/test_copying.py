@@ -425,6 +425,14 @@ def test_a_regularizer_that_does_not_fit_is_refused_before_anything_is_changed()
 def test_what_is_no_model(wrong):
     with pytest.raises(graphwd.ModelError, match=r"takes a live keras\.Model"):
         graphwd.rewrite(wrong, "l2")
+    if not isinstance(wrong, str):  # the others take the path of a file, too
+        for ask in (
+            lambda: graphwd.plan(wrong, "l2"),
+            lambda: graphwd.inspect(wrong),
+            lambda: graphwd.verify(wrong, dense()),
+        ):
+            with pytest.raises(graphwd.ModelError, match=r"takes a live keras\.Model"):
+                ask()
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch traces nothing here")
