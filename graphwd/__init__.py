@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Plan,
         UndecidedSlotWarning,
         UnmatchedRuleWarning,
+        UnusedPenaltyWarning,
     )
     from graphwd.policy import Policy, Rule, recipes
     from graphwd.training.decoupling import decouple
@@ -62,6 +63,7 @@ _HOMES = {
         "Plan",
         "UndecidedSlotWarning",
         "UnmatchedRuleWarning",
+        "UnusedPenaltyWarning",
     ],
     "policy": ["Policy", "Rule", "recipes"],
     "verification": ["Report"],
@@ -86,6 +88,7 @@ __all__ = [
     "UndecidedSlotWarning",
     "UnmatchedRuleWarning",
     "UnreachableWeightError",
+    "UnusedPenaltyWarning",
     "decouple",
     "inspect",
     "plan",

@@ -13,17 +13,13 @@ import keras
 
 from graphwd import _keras, backends, regularizers
 from graphwd.errors import ModelError, PolicyError
-from graphwd.plans import Plan
+from graphwd.plans import Plan, UnusedPenaltyWarning
 from graphwd.survey import Survey, is_built
 
 _REACHES_THE_LOSS = frozenset(
     ("losses", "compute_loss", "_compute_loss", "compiled_loss", "compute_loss_and_updates")
 )
 _STEPS = ("train_step", "test_step", "compute_loss")
-
-
-class UnusedPenaltyWarning(UserWarning):
-    """A model's own training step leaves its penalties out of the loss."""
 
 
 def is_model(model: Any, function: str) -> None:

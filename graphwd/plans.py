@@ -21,6 +21,10 @@ from graphwd.summary import Summary
 from graphwd.tables import Table, printable
 
 
+class UnusedPenaltyWarning(UserWarning):
+    """A model's own training step leaves its penalties out of the loss."""
+
+
 class UnmatchedRuleWarning(UserWarning):
     """A rule of a policy matches no slot and no weight of the model."""
 

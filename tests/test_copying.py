@@ -532,6 +532,6 @@ def test_a_penalty_that_never_reaches_the_loss_is_said(cls, method):
     assert (method or "") in checks.unused_penalties(model)
     assert bool(checks.unused_penalties(model)) == bool(method)
     if method:
-        with pytest.warns(checks.UnusedPenaltyWarning, match="decouple"):
+        with pytest.warns(graphwd.UnusedPenaltyWarning, match="decouple"):
             graphwd.rewrite(model, "l2")
         assert any(method in note for note in graphwd.plan(model, "l2").notes)
