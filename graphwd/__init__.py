@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 
 from graphwd.errors import GraphwdError
-from graphwd.importing import TYPE_CHECKING, when_imported
+from graphwd.live.carrying.importing import TYPE_CHECKING, when_imported
 
 if TYPE_CHECKING:
     from typing import Any
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
         PolicyError,
         UnreachableWeightError,
     )
-    from graphwd.multiples import times
-    from graphwd.plans import (
+    from graphwd.graph.equivalence import Report
+    from graphwd.plans.plan import (
         DecoupledStrengthWarning,
         Edit,
         Plan,
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
         UnmatchedRuleWarning,
         UnusedPenaltyWarning,
     )
-    from graphwd.policy import Policy, Rule, recipes
+    from graphwd.policy.multiples import times
+    from graphwd.policy.policies import Policy, Rule, recipes
     from graphwd.training.decoupling import decouple
     from graphwd.training.l2sp import L2SP
     from graphwd.training.logger import PenaltyLogger
     from graphwd.training.scheduling import StrengthScheduler
-    from graphwd.verification import Report
 
 _HOMES = {
     "api": ["inspect", "plan", "rewrite", "rewrite_file", "verify", "weight_decay"],
@@ -56,8 +56,8 @@ _HOMES = {
     "training.l2sp": ["L2SP"],
     "training.logger": ["PenaltyLogger"],
     "training.scheduling": ["StrengthScheduler"],
-    "multiples": ["times"],
-    "plans": [
+    "policy.multiples": ["times"],
+    "plans.plan": [
         "DecoupledStrengthWarning",
         "Edit",
         "Plan",
@@ -65,8 +65,8 @@ _HOMES = {
         "UnmatchedRuleWarning",
         "UnusedPenaltyWarning",
     ],
-    "policy": ["Policy", "Rule", "recipes"],
-    "verification": ["Report"],
+    "policy.policies": ["Policy", "Rule", "recipes"],
+    "graph.equivalence": ["Report"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -120,7 +120,7 @@ def __dir__() -> list[str]:
 def _make_carrier_known() -> None:
     """Registers what Keras looks up by name when it loads a file: the carrier, an optimizer."""
     try:
-        for name in ("carrier", "training.l2sp", "training.optimizers"):
+        for name in ("live.carrying.carrier", "training.l2sp", "training.optimizers"):
             importlib.import_module(f"graphwd.{name}")
     except GraphwdError:
         pass  # an unknown Keras is reported by the first call
@@ -129,7 +129,7 @@ def _make_carrier_known() -> None:
 def _make_presets_known() -> None:
     """Does so for the models of keras-hub, which has to find their own classes by their names."""
     try:  # noqa: SIM105 # contextlib takes long to import, and Ctrl-C may come soon
-        importlib.import_module("graphwd.loaders").register_presets()
+        importlib.import_module("graphwd.live.carrying.loaders").register_presets()
     except GraphwdError:
         pass
 

@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """The entry point of the command."""
     try:
-        from graphwd.cli import cli
+        from graphwd.cli.commands import cli
 
         cli(prog_name="graphwd")
     except KeyboardInterrupt:  # while it was loaded

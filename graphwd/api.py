@@ -7,14 +7,15 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from graphwd import collector, regularizers
 from graphwd.errors import UnreachableWeightError
-from graphwd.plans import Decision, Plan, make_plan, warn_of_mechanism
-from graphwd.policy import Policy
+from graphwd.graph import collector
+from graphwd.plans.plan import Decision, Plan, make_plan, warn_of_mechanism
+from graphwd.policy import regularizers
+from graphwd.policy.policies import Policy
 
 if TYPE_CHECKING:
-    from graphwd.survey import Survey
-    from graphwd.verification import Report
+    from graphwd.graph.equivalence import Report
+    from graphwd.live.survey import Survey
 
 Path: TypeAlias = str | os.PathLike[str]
 
@@ -89,7 +90,8 @@ def rewrite(
     model = graphwd.rewrite(model, graphwd.Rule(graphwd.weight_decay(1e-4), roles="kernel"))
     ```
     """
-    from graphwd import _keras, checks, inplace, starting, verification
+    from graphwd.live import _keras, checks, editing, starting
+    from graphwd.live.proving import verification
 
     checks.is_model(model, "rewrite")
     with collector.paused(), _keras.unchanged_globals():
@@ -97,7 +99,7 @@ def rewrite(
         _check(found, decided, portable)
         starts = starting.before(found)
         if in_place:
-            result = inplace.edit(found, decided, verify=bool(verify))
+            result = editing.edit(found, decided, verify=bool(verify))
         else:
             result = _edited_copy(found, decided)
             if verify:
@@ -120,7 +122,8 @@ def rewrite_and_tell(
     Returns:
         The new model, the plan that it has, and the proof, which may have failed.
     """
-    from graphwd import _keras, starting, verification
+    from graphwd.live import _keras, starting
+    from graphwd.live.proving import verification
 
     with collector.paused(), _keras.unchanged_globals():
         found, decided = _planned(model, policy)
@@ -135,7 +138,7 @@ def rewrite_and_tell(
 
 def _check(found: Survey, decided: Plan, portable: bool) -> None:
     """Refuses, or warns of, what a plan would do, before anything is changed."""
-    from graphwd import checks
+    from graphwd.live import checks
 
     warn_of_mechanism(decided)
     if portable:
@@ -146,17 +149,18 @@ def _check(found: Survey, decided: Plan, portable: bool) -> None:
 
 
 def _edited_copy(found: Survey, decided: Plan) -> Any:
-    from graphwd import copying, inplace
-    from graphwd.survey import of_copy
+    from graphwd.live import editing
+    from graphwd.live.copying import copier
+    from graphwd.live.survey import of_copy
 
-    copy, copies = copying.copied(found.model)
-    return inplace.edit(of_copy(found, copy, copies), decided, verify=False)
+    copy, copies = copier.copied(found.model)
+    return editing.edit(of_copy(found, copy, copies), decided, verify=False)
 
 
 def _planned(model: Any, policy: Any, *, calls: bool = True) -> tuple[Survey, Plan]:
-    from graphwd import checks
-    from graphwd.measure import Weights
-    from graphwd.survey import survey
+    from graphwd.live import checks
+    from graphwd.live.measure import Weights
+    from graphwd.live.survey import survey
 
     found = survey(model, calls=calls)
     decided = make_plan(
@@ -211,10 +215,10 @@ def plan(model: Any, policy: Any) -> Plan:
     ```
     """
     if isinstance(model, _PATHS):
-        from graphwd import archive
+        from graphwd.saved import archive
 
         return archive.plan_file(model, Policy.coerce(policy))
-    from graphwd import checks
+    from graphwd.live import checks
 
     checks.is_model(model, "plan")
     return _planned(model, policy)[1]
@@ -245,12 +249,12 @@ def inspect(model: Any) -> Plan:
     ```
     """
     if isinstance(model, _PATHS):
-        from graphwd import archive
+        from graphwd.saved import archive
 
         return archive.inspect_file(model)
-    from graphwd import checks
-    from graphwd.measure import Weights
-    from graphwd.survey import survey
+    from graphwd.live import checks
+    from graphwd.live.measure import Weights
+    from graphwd.live.survey import survey
     from graphwd.training import decaying
 
     checks.is_model(model, "inspect")
@@ -296,12 +300,12 @@ def verify(
     Returns:
         A `Report` with `ok` and `problems`.
     """
-    from graphwd import verification
-
     chosen = None if policy is None else Policy.coerce(policy)
     files = [isinstance(m, _PATHS) for m in (original, rewritten)]
     if all(files):
-        return verification.verify_files(original, rewritten, chosen)
+        from graphwd.saved.verification import verify_files
+
+        return verify_files(original, rewritten, chosen)
     if any(files):
         import keras
 
@@ -309,7 +313,8 @@ def verify(
             keras.saving.load_model(m) if is_file else m
             for m, is_file in zip((original, rewritten), files, strict=True)
         )
-    from graphwd import checks, starting
+    from graphwd.live import checks, starting
+    from graphwd.live.proving import verification
 
     for model in (original, rewritten):
         checks.is_model(model, "verify")
@@ -340,7 +345,7 @@ def rewrite_file(
         ArchiveError: when a file can't be read or written.
         PolicyError: when the policy is not valid.
     """
-    from graphwd import archive
+    from graphwd.saved import archive
 
     carried_out = archive.rewrite_file(
         source, target, Policy.coerce(policy), overwrite=overwrite, verify=verify

@@ -11,7 +11,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from hypothesis import HealthCheck, settings
 
-from tests.effort import examples
+from tests.support.effort import examples
 
 # Building a Keras model takes tens of milliseconds, so drawing is slow by nature.
 SUPPRESSED = [HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -166,12 +166,12 @@ def test_serialized_models_are_as_keras_writes_them():
     import keras
 
     from benchmarks import growth
-    from graphwd import graph
+    from graphwd.graph import comparison
 
     for shape in growth.SHAPES:
         live = growth.build(shape, 5)
-        ours = graph.build(growth.serialized(shape, 5))
-        theirs = graph.build(keras.saving.serialize_keras_object(live))
+        ours = comparison.build(growth.serialized(shape, 5))
+        theirs = comparison.build(keras.saving.serialize_keras_object(live))
         assert ours.number_of_nodes() == theirs.number_of_nodes()
         assert ours.number_of_edges() == theirs.number_of_edges()
 

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import graphwd
-from graphwd.cli import cli
-from graphwd.policy import Policy, recipes
+from graphwd.cli.commands import cli
+from graphwd.policy.policies import Policy, recipes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -96,10 +96,10 @@ def test_other_lines_for_the_shell_are_known():
     assert lines == [
         SECOND_COMMAND,
         'pip install -e ".[test]" tensorflow-cpu',
-        "pytest tests/test_policy.py",
+        "pytest tests/policy/test_policy.py",
         "pytest -m slow",
     ]
-    assert (ROOT / "tests" / "test_policy.py").exists()
+    assert (ROOT / "tests" / "policy" / "test_policy.py").exists()
 
 
 def test_every_block_is_of_a_language_that_is_run():
@@ -198,12 +198,13 @@ def test_what_is_supported_has_tests():
     for row, tests in rows:
         assert tests, row
         for file, name in tests:
-            text = (ROOT / "tests" / file).read_text("utf-8")
+            (found,) = (ROOT / "tests").rglob(file)
+            text = found.read_text("utf-8")
             assert re.search(rf"^def {name}\(", text, re.MULTILINE), f"{file}::{name}"
 
 
 def test_the_numbers_of_keras_hub_are_those_of_the_sweep():
-    hub = pytest.importorskip("tests.hub_models", reason="keras-hub is not installed")
+    hub = pytest.importorskip("tests.support.hub_models", reason="keras-hub is not installed")
     backbones, variants, tasks = (len(x) for x in (hub.BACKBONES, hub.VARIANTS, hub.TASKS))
     assert f"{backbones} of {backbones}, and {variants} of {variants} variants" in README
     assert f"{tasks} of {tasks} |" in README

@@ -16,11 +16,12 @@ import keras
 import pytest
 
 import graphwd
-from graphwd import sources, writing
-from graphwd.archive import rewrite_file
+from graphwd import writing
+from graphwd.cli import sources
 from graphwd.errors import ArchiveError, GraphwdError, PolicyError
-from graphwd.policy import Policy
-from tests.saved_models import POLICY, write_keras
+from graphwd.policy.policies import Policy
+from graphwd.saved.archive import rewrite_file
+from tests.support.saved_models import POLICY, write_keras
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": keras.backend.backend()}
@@ -224,7 +225,7 @@ def test_bytes_and_names_that_are_not_utf8(plan, tmp_path):
 SAVING = """
     import os, sys, time
     import keras
-    from graphwd import sources
+    from graphwd.cli import sources
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.name = "stopped"
     save = type(model).save
@@ -239,13 +240,15 @@ SAVING = """
 
     type(model).save = slow
     keras.applications.MobileNet = lambda weights=None: model
-    from graphwd.cli import main
+    from graphwd.cli.commands import main
     main()
 """
 DRAWING = """
     import sys, time
     import io
-    from graphwd import cli, page, writing
+    from graphwd.cli import commands
+    from graphwd.plans import page
+    from graphwd import writing
 
     def slow(path, data, overwrite):
         with writing.replacing(path, overwrite=overwrite) as file:
@@ -257,7 +260,7 @@ DRAWING = """
     if sys.argv.pop(1) == "named":
         import os
         del os.O_TMPFILE
-    cli.main()
+    commands.main()
 """
 
 

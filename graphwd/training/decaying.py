@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphwd import _keras
-from graphwd.decays import Decay, Decays, Optimizer
-from graphwd.survey import Survey
+from graphwd.live import _keras
+from graphwd.live.survey import Survey
+from graphwd.plans.decays import Decay, Decays, Optimizer
 from graphwd.training.optimizers import leaves
 
 """What a training step of its own has to ask for, for the penalties to be in its loss."""

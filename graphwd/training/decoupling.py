@@ -7,11 +7,12 @@ from typing import Any
 
 import keras
 
-from graphwd import _keras, regularizers, walk
-from graphwd.decided import decided
 from graphwd.errors import GraphwdError, PolicyError
-from graphwd.plans import Decision
-from graphwd.policy import Policy
+from graphwd.live import _keras, walk
+from graphwd.live.decided import decided
+from graphwd.plans.plan import Decision
+from graphwd.policy import regularizers
+from graphwd.policy.policies import Policy
 from graphwd.training import optimizers
 from graphwd.training.patterns import Place, patterns
 

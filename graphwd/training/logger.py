@@ -7,11 +7,11 @@ from typing import Any
 
 import keras
 
-from graphwd import backends
-from graphwd.checks import unused_penalties
-from graphwd.decided import decided
 from graphwd.errors import PolicyError
-from graphwd.policy import Policy
+from graphwd.live import backends
+from graphwd.live.checks import unused_penalties
+from graphwd.live.decided import decided
+from graphwd.policy.policies import Policy
 from graphwd.training.scaled import Scaled
 
 _PRECISE = ("float32", "float64")

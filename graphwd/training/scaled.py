@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from graphwd import _keras
+from graphwd.live import _keras
 from graphwd.training.optimizers import leaves
 
 _FACTORS = "_graphwd_factors"

@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from graphwd import _keras, backends, walk
-from graphwd.decided import decided
 from graphwd.errors import GraphwdError, PolicyError
-from graphwd.policy import Policy
+from graphwd.live import _keras, backends, walk
+from graphwd.live.decided import decided
+from graphwd.policy.policies import Policy
 from graphwd.training import scaled
 from graphwd.training.optimizers import leaves
 

@@ -1,0 +1,405 @@
+"""Slots: every `<role>_regularizer` in a serialized model or layer, found by name and set.
+
+The rules here are conventions of Keras's configs, not a list of classes:
+
+- a key `<role>_regularizer` in the config of a serialized object is a slot;
+- whatever in a config looks like a serialized object (`class_name` and `config`) is walked into,
+  so wrappers, cells, nested models and custom layers that hold layers need no special case;
+- a weight that the config switches off (`use_bias`, `scale`, `center`) has no slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeGuard
+
+from graphwd.graph.ranks import known_ndim
+from graphwd.policy import regularizers
+
+Pointer: TypeAlias = tuple[str | int, ...]
+"""The keys and indices that lead from a serialized model to a place inside it."""
+
+SUFFIX = "_regularizer"
+CARRIED = "graphwd"
+"""The key under which a layer's config carries penalties that Keras's own keys can't express."""
+GUARD = "cls"
+"""A key beside it that no layer's class takes, so that none is made without the penalties."""
+
+_CONTAINERS = (dict, list, tuple, Mapping)  # in the order in which asking is quick
+_ATOMS = frozenset((type(None), bool, int, float, str))
+_SWITCHES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
+_INTEGER_KERNELS = ("int8", "int4", "gptq", "awq")
+
+# Keras 3's constructors of these take an activity_regularizer and lose it, so no edit can stick.
+_WITHOUT_ACTIVITY = ("SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place that can hold a regularizer.
+
+    Attributes:
+        path: Layer names from the model inwards, then the role, joined by `/`.
+        role: Keras's prefix: `kernel`, `bias`, `activity`, ...; for a weight without a
+            regularizer argument the name of its variable.
+        layers: Class names from the outermost layer inwards; the last one owns the slot.
+        regularizer: What the slot holds now, serialized, or `None`.
+        pointers: Where the slot stands in the serialized model. A slot that stands twice (both
+            directions of a `Bidirectional`, a layer shared by two sub-models) has several
+            pointers; a weight that no config reaches has none.
+        dormant: Whether all weights of the slot are frozen, so that Keras skips the penalty.
+        shapes: The shapes of the weights that the slot governs; empty where a file doesn't tell.
+        carried: Whether graphwd's carrier holds the regularizer, not Keras's own config.
+        ndim: The number of dimensions that the config tells of the weights without a shape, as
+            those of Keras's own layers do before they are built; `None` when it doesn't.
+    """
+
+    path: str
+    role: str
+    layers: tuple[str, ...]
+    regularizer: regularizers.Serialized | None
+    pointers: tuple[Pointer, ...]
+    dormant: bool = False
+    shapes: tuple[tuple[int, ...], ...] = ()
+    carried: bool = False
+    ndim: int | None = None
+
+    @property
+    def ndims(self) -> tuple[int, ...]:
+        """The number of dimensions of each weight; without shapes the one of them all, if known."""
+        return tuple(map(len, self.shapes)) or (() if self.ndim is None else (self.ndim,))
+
+    @property
+    def layer(self) -> str:
+        """The class name of the layer that owns the slot."""
+        return self.layers[-1] if self.layers else ""
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of scalars in the slot's weights; `None` where a file doesn't tell."""
+        if not self.shapes:
+            return None
+        total = 0
+        for shape in self.shapes:
+            count = 1
+            for size in shape:
+                count *= size
+            total += count
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A value still to be walked, and what surrounds it."""
+
+    value: Any
+    pointer: Pointer
+    names: tuple[str, ...]
+    layers: tuple[str, ...]
+    frozen: bool
+    direction: str = ""
+
+
+def is_serialized(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a value in a config is a serialized object (a layer, a cell, an initializer...)."""
+    # Asking for `dict` first is quick; a file's config has nothing else.
+    if type(value) is not dict and not isinstance(value, Mapping):
+        return False
+    if not isinstance(value.get("class_name"), str):
+        return False
+    config = value.get("config")
+    return type(config) is dict or isinstance(config, Mapping)
+
+
+def is_own(value: Mapping[str, Any]) -> bool:
+    """Whether a serialized object's class is Keras's own and not another one of the same name."""
+    module = value.get("module")
+    if isinstance(module, str):
+        return module == "keras" or module.startswith("keras.")
+    return ">" not in value["class_name"]  # the legacy dialect notes packages only like this
+
+
+def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
+    """Finds every slot of a serialized model or layer, in the order of its config.
+
+    Args:
+        serialized: What `keras.saving.serialize_keras_object` gives for a model, or the same
+            from a file. The name and class of this outermost object are not part of the paths.
+
+    Returns:
+        A list of `Slot`.
+
+    Example:
+
+    ```python
+    for slot in find_slots(keras.saving.serialize_keras_object(model)):
+        print(slot.path, slot.regularizer)
+    ```
+    """
+    found: list[Slot] = []
+    directed: dict[int, str] = {}
+    shared: dict[tuple[Any, str], int] = {}
+    stack = [_Place(serialized, (), (), (), False)]
+    outermost = True
+    while stack:
+        place = stack.pop()
+        value = place.value
+        if not is_serialized(value):
+            stack.extend(_inside(value, place))
+            continue
+        config = value["config"]
+        frozen = place.frozen or config.get("trainable") is False
+        names, layers = place.names, place.layers
+        if not outermost:
+            name = config.get("name", value.get("name"))
+            if isinstance(name, str):
+                names = (*names, name.removeprefix(place.direction))
+            layers = (*layers, value["class_name"])
+        own = layers or (value["class_name"],)
+        inside: list[_Place] = []
+        here = (*place.pointer, "config")
+        for key, item in config.items():
+            if isinstance(key, str) and key.endswith(SUFFIX) and len(key) > len(SUFFIX):
+                role = key.removesuffix(SUFFIX)
+                if not _is_regularizer(item) or not _has_weight(config, role):
+                    continue
+                if role == "activity" and value["class_name"] in _WITHOUT_ACTIVITY and not item:
+                    continue
+                slot = Slot(
+                    path="/".join((*names, role)),
+                    role=role,
+                    layers=own,
+                    regularizer=_standard(item),
+                    pointers=((*here, key),),
+                    dormant=frozen and role != "activity",
+                    ndim=known_ndim(value["class_name"], config, role) if is_own(value) else None,
+                )
+                identity = (value.get("shared_object_id"), role)
+                if identity[0] is not None and identity in shared:
+                    first = found[shared[identity]]
+                    found[shared[identity]] = replace(
+                        first, pointers=(*first.pointers, *slot.pointers)
+                    )
+                    continue
+                if identity[0] is not None:
+                    shared[identity] = len(found)
+                if place.direction:
+                    directed[len(found)] = place.direction
+                found.append(slot)
+            elif key == CARRIED and isinstance(item, Mapping):
+                found.extend(_carried_slots(item, (*here, key), names, layers, frozen))
+            elif type(item) not in _ATOMS and may_hold_slots(item):
+                direction = place.direction if not is_serialized(item) else ""
+                if value["class_name"] == "Bidirectional" and is_serialized(item):
+                    direction = {"layer": "forward_", "backward_layer": "backward_"}.get(
+                        str(key), ""
+                    )
+                inside.append(_Place(item, (*here, key), names, layers, frozen, direction))
+        stack.extend(reversed(inside))
+        outermost = False
+    return _merge_directions(found, directed)
+
+
+def _inside(value: Any, place: _Place) -> Iterable[_Place]:
+    """What a list or a plain mapping holds, last first, since the walk is a stack."""
+    if isinstance(value, Mapping):
+        items: Iterable[tuple[Any, Any]] = list(value.items())
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        items = list(enumerate(value))
+    else:
+        return ()
+    names, layers, frozen, direction = place.names, place.layers, place.frozen, place.direction
+    return [
+        _Place(item, (*place.pointer, key), names, layers, frozen, direction)
+        for key, item in reversed(list(items))
+        if may_hold_slots(item)
+    ]
+
+
+def may_hold_slots(value: Any) -> bool:
+    """Whether a slot may be inside a value: most of a config is numbers, shapes, initializers."""
+    if type(value) is dict:
+        return not (_is_flat(value) or all(map(_is_flat, value.values())))
+    return not _is_flat(value) and isinstance(value, _CONTAINERS)
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether a value is an atom or holds nothing but atoms, none of them in a slot."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return True
+    if kind is list or kind is tuple:
+        return _ATOMS.issuperset(map(type, value))
+    return (
+        kind is dict
+        and _ATOMS.issuperset(map(type, value.values()))
+        and not any(str(key).endswith(SUFFIX) for key in value)
+    )
+
+
+def _carried_slots(
+    carried: Mapping[str, Any],
+    pointer: Pointer,
+    names: tuple[str, ...],
+    layers: tuple[str, ...],
+    frozen: bool,
+) -> list[Slot]:
+    return [
+        Slot(
+            path="/".join((*names, *penalty["names"], penalty["role"])),
+            role=penalty["role"],
+            layers=(*layers, *penalty["layers"]),
+            regularizer=penalty["regularizer"],
+            pointers=((*pointer, "penalties", index, "regularizer"),),
+            dormant=frozen,
+            shapes=(tuple(penalty["shape"]),),
+            carried=True,
+        )
+        for index, penalty in enumerate(carried.get("penalties") or ())
+    ]
+
+
+def strip_carried(serialized: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a serialized model without what graphwd carries in it: Keras's own config alone.
+
+    Args:
+        serialized: A serialized model or layer.
+
+    Returns:
+        The serialized model with every carrying layer under its own class again; the argument
+        itself (not a copy) when it carries nothing.
+    """
+    places: list[Pointer] = []
+    stack: list[tuple[Any, Pointer]] = [(serialized, ())]
+    while stack:
+        value, pointer = stack.pop()
+        if is_serialized(value) and isinstance(value["config"].get(CARRIED), Mapping):
+            places.append(pointer)
+        items = (
+            value.items()
+            if isinstance(value, Mapping)
+            else enumerate(value)
+            if isinstance(value, (list, tuple))
+            else ()
+        )
+        stack.extend(
+            (item, (*pointer, key)) for key, item in items if isinstance(item, _CONTAINERS)
+        )
+    if not places:
+        return serialized  # type: ignore[return-value] # Keras's configs are dicts
+    copies = _Copies(serialized)
+    for pointer in places:
+        layer = copies.at(pointer)
+        config = copies.at((*pointer, "config"))
+        layer.update(config.pop(CARRIED)["class"])
+        config.pop(GUARD, None)
+    return copies.at(())  # type: ignore[no-any-return] # a config is JSON, which has no static type
+
+
+def _merge_directions(slots: list[Slot], directed: Mapping[int, str]) -> list[Slot]:
+    """Makes one slot of the two directions of a `Bidirectional`, which the user gave as one layer.
+
+    Directions that hold different regularizers stay apart, under the names that Keras gave them.
+    """
+    groups: dict[str, list[int]] = {}
+    for index in directed:
+        groups.setdefault(slots[index].path, []).append(index)
+    dropped: set[int] = set()
+    for indices in groups.values():
+        first = slots[indices[0]]
+        if len({regularizers.normalize(slots[i].regularizer) for i in indices}) == 1:
+            pointers = tuple(p for i in indices for p in slots[i].pointers)
+            slots[indices[0]] = replace(first, pointers=pointers)
+            dropped.update(indices[1:])
+            continue
+        for i in indices:
+            *outer, name, role = slots[i].path.split("/")
+            slots[i] = replace(slots[i], path="/".join((*outer, directed[i] + name, role)))
+    return [slot for index, slot in enumerate(slots) if index not in dropped]
+
+
+def _is_regularizer(value: Any) -> bool:
+    """Whether a value is one of the forms in which Keras saves a regularizer.
+
+    That of a registered function has the function's name as its config.
+    """
+    if value is None or isinstance(value, str) or is_serialized(value):
+        return True
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("class_name"), str)
+        and isinstance(value.get("config"), str)
+    )
+
+
+def _standard(value: Any) -> regularizers.Serialized | None:
+    """A custom layer's get_config may give Keras's identifier instead of a serialized object."""
+    if isinstance(value, str):
+        return {"class_name": value, "config": {}}
+    return value  # type: ignore[no-any-return] # a config is JSON, which has no static type
+
+
+def _has_weight(config: Mapping[str, Any], role: str) -> bool:
+    switch = _SWITCHES.get(role)
+    if switch is not None and config.get(switch) is False:
+        return False
+    if role == "beta" and config.get("rms_scaling") is True:
+        return False
+    if role == "bias" and config.get("bias_axes", "") is None:  # EinsumDense's switch
+        return False
+    if role in ("kernel", "embeddings"):
+        policy = config.get("dtype")
+        if is_serialized(policy):
+            mode = policy["config"].get("mode", policy["config"].get("name", ""))
+            return not str(mode).startswith(_INTEGER_KERNELS)
+    return True
+
+
+def set_regularizers(
+    serialized: Mapping[str, Any], values: Mapping[Pointer, regularizers.Serialized | None]
+) -> dict[str, Any]:
+    """Returns a copy of a serialized model with the given regularizers.
+
+    Only the containers on the way to an edit are copied; everything else is shared with the
+    argument, which is left as it was. Where the layer is written in the legacy dialect
+    (no `module`), the regularizer is, too.
+
+    Args:
+        serialized: A serialized model or layer.
+        values: Maps pointers (of slots) to serialized regularizers or `None`.
+
+    Returns:
+        The edited serialized model.
+    """
+    copies = _Copies(serialized)
+    for pointer, value in values.items():
+        container = copies.at(pointer[:-1])
+        owner = copies.at(pointer[:-2]) if len(pointer) >= 2 else {}
+        legacy = isinstance(owner, Mapping) and "class_name" in owner and "module" not in owner
+        container[pointer[-1]] = _in_legacy_dialect(value) if legacy and value else value
+    return copies.at(())  # type: ignore[no-any-return] # a config is JSON, which has no static type
+
+
+class _Copies:
+    """Copies of the containers on the way to an edit; what is not on the way is shared."""
+
+    def __init__(self, original: Mapping[str, Any]) -> None:
+        self._made: dict[Pointer, Any] = {(): dict(original)}
+
+    def at(self, pointer: Pointer) -> Any:
+        depth = len(pointer)
+        while pointer[:depth] not in self._made:
+            depth -= 1
+        for length in range(depth, len(pointer)):
+            parent, key = self._made[pointer[:length]], pointer[length]
+            child = parent[key]
+            child = dict(child) if isinstance(child, Mapping) else list(child)
+            parent[key] = child
+            self._made[pointer[: length + 1]] = child
+        return self._made[pointer]
+
+
+def _in_legacy_dialect(value: regularizers.Serialized) -> dict[str, Any]:
+    class_name = value.get("registered_name") or value["class_name"]
+    return {"class_name": class_name, "config": dict(value["config"])}

@@ -1,0 +1,385 @@
+"""The carrier: a layer that keeps penalties which its own config can't express.
+
+A Dense inside a composite layer has no regularizer in any config. Such a penalty is kept by the
+innermost layer that is rebuilt from a config of its own: that layer becomes an instance of a
+subclass of its class, which adds the penalties to its config, sets the regularizers on its
+variables once they exist, and does nothing else. So the penalties go wherever the layer goes: into
+larger models, through `clone_model` and pickle, to a file or a preset and back.
+
+It has to be a subclass, since Keras asks an object's class, and nothing else, for the name to save
+it under and for who makes it again; `ownclass` has what keeps that from being noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from graphwd.errors import ModelError
+from graphwd.graph.slots import CARRIED, GUARD, SUFFIX
+from graphwd.live import _keras, backends, walk
+from graphwd.live.carrying import carried, loaders, starts
+from graphwd.live.carrying.carried import (
+    fingerprint as fingerprint,  # part of what this file offers
+)
+from graphwd.live.carrying.carried import penalty as penalty
+from graphwd.live.carrying.ownclass import (
+    RECORD,
+    OwnMethod,
+    as_itself,
+    carrier_class,
+    change,
+    changing,
+)
+from graphwd.live.carrying.ownclass import base_class as base_class
+from graphwd.live.carrying.ownclass import is_carrier as is_carrier
+from graphwd.policy import regularizers
+
+_REFUSAL = (
+    "carries penalties of graphwd, which the class alone would drop: load this config by "
+    "keras.saving.deserialize_keras_object"
+)
+
+
+class Carrier:
+    """Mixed into a layer's class: keeps penalties on variables that no config reaches."""
+
+    build = OwnMethod()
+    quantize = OwnMethod()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Tells no other base: the layer's class may ask for arguments, or keep a list."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A new layer carries nothing, so it is of its own class."""
+        return base_class(cls)(*args, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Makes a layer of its own class, which then carries what its config has."""
+        if CARRIED not in config:
+            return base_class(cls).from_config(config, *args, **kwargs)
+        return _loaded(base_class(cls), config, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """The layer's own config and, under two more keys, the penalties.
+
+        Returns:
+            A dict. `Layer.__new__` can't take the key `cls`, so the layer's class alone can't be
+            made from it, which would drop the penalties.
+        """
+        weights, penalties = _as_saved(self)
+        return {
+            **plain_config(self),
+            GUARD: _REFUSAL,
+            CARRIED: {
+                "class": _keras.identity(base_class(type(self))),
+                "weights": weights,
+                "penalties": penalties,
+                **_starts_config(self),
+            },
+        }
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the layer; the call may be what builds it, and then its penalties take effect."""
+        with as_itself(self):
+            outputs = self(*args, **kwargs)
+        settle(self)
+        return outputs
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the layer's variables, if they are the ones that the penalties are meant for."""
+        settle(self)
+        with as_itself(self):
+            self.load_own_variables(store)
+
+    @property
+    def variables(self) -> list[Any]:
+        """All variables of the layer; reading them makes its penalties take effect."""
+        settle(self)
+        return super().variables  # type: ignore[misc,no-any-return] # the layer's class has it
+
+    @property
+    def weights(self) -> list[Any]:
+        """All weights of the layer; reading them makes its penalties take effect."""
+        settle(self)
+        return super().weights  # type: ignore[misc,no-any-return] # the layer's class has it
+
+    def __reduce__(self) -> Any:
+        """Pickles and copies the layer as its own class does, and then what it carries."""
+        weights, penalties = _as_saved(self)
+        with as_itself(self, guarded=False):
+            function, arguments, *state = self.__reduce__()
+        return _unpickled, (function, arguments, penalties, weights), *state
+
+    @property
+    def save_assets(self) -> Callable[[str], None]:
+        """What saves the layer's own assets, if it has any, and the starts of its weights."""
+        save: Callable[[str], None] = self._with_starts("save_assets", starts.Kept.save)
+        return save
+
+    @property
+    def load_assets(self) -> Callable[[str], None]:
+        """What loads them again."""
+        load: Callable[[str], None] = self._with_starts("load_assets", starts.Kept.load)
+        return load
+
+    def _with_starts(self, name: str, act: Callable[[starts.Kept, str], None]) -> Any:
+        kept = _carried_by(self).starts
+        own = getattr(super(), name, None)
+        if kept is None:
+            return getattr(super(), name)  # without any, Keras is to find none
+
+        def both(folder: str) -> None:
+            if own is not None:
+                with as_itself(self):
+                    own(folder)
+            settle(self)
+            act(kept, folder)
+
+        return both
+
+
+def _starts_config(layer: Any) -> dict[str, Any]:
+    kept = _carried_by(layer).starts
+    return {} if kept is None else {"starts": kept.to_config()}
+
+
+def keep_starts(layer: Any, before: Mapping[int, Any]) -> None:
+    """Lets a layer keep the starts of those of its weights whose penalties want one.
+
+    Args:
+        layer: A built layer.
+        before: Starts that weights have already, by their places among `walk.weights(layer)`;
+            others start where they are.
+    """
+    places = starts.places(layer)
+    kept = _carried_by(layer).starts if is_carrier(layer) else None
+    if not places and kept is None:
+        starts.unbind(layer)
+        return
+    same = kept is not None and kept.complete and places == list(kept.variables)
+    if same and set(before) == set(places) == set(starts.found(layer)):
+        return
+    weights = walk.weights(layer)
+    penalties = carried_penalties(layer)
+    made = starts.new(places) if places else None
+    starts.unbind(layer)
+    attach(layer, penalties, fingerprint(weights), made)
+    if made is not None:
+        for index, variable in made.variables.items():
+            backends.set_value(before.get(index, weights[index].variable), variable)
+        made.complete = True
+
+
+def _unpickled(
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    penalties: Sequence[dict[str, Any]],
+    weights: str,
+) -> Any:
+    return attach(function(*arguments), penalties, weights)
+
+
+def plain_config(layer: Any) -> dict[str, Any]:
+    """A layer's config without the penalties that it carries."""
+    if not is_carrier(layer):
+        return dict(layer.get_config())
+    with changing, as_itself(layer):
+        return dict(type(layer).get_config(layer))
+
+
+def attach(
+    layer: Any,
+    penalties: Sequence[dict[str, Any]],
+    weights: str,
+    kept: starts.Kept | None = None,
+) -> Any:
+    """Makes a layer carry penalties, in place of those that it carries already.
+
+    With no penalties the layer has its own class afterwards.
+
+    Args:
+        layer: A layer, built or not.
+        penalties: Records made by `penalty`.
+        weights: The `fingerprint` of the weights that the layer has once it is built.
+        kept: The starts of its weights.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ModelError: when the penalties don't fit the layer's variables.
+    """
+    detach(layer)
+    if not penalties and kept is None:
+        return layer
+    loaders.register(_loaded)
+    vars(layer)[RECORD] = carried.Carried(
+        [dict(record) for record in penalties], weights, starts=kept
+    )
+    cls = type(layer)
+    methods = {"save": _save} if issubclass(cls, keras.Model) else {}
+    change(layer, carrier_class(cls, Carrier, loaders.loader_for(cls), methods))
+    settle(layer)
+    return layer
+
+
+def detach(layer: Any) -> Any:
+    """Gives a carrying layer its own class back; its variables keep their regularizers."""
+    if is_carrier(layer):
+        change(layer, base_class(type(layer)))
+    vars(layer).pop(RECORD, None)
+    return layer
+
+
+def settle(layer: Any) -> None:
+    """Puts the carried regularizers on the layer's variables, once these exist.
+
+    Args:
+        layer: A carrying layer.
+
+    Raises:
+        ModelError: when the variables are not the ones that the penalties were recorded for.
+    """
+    record = _carried_by(layer)
+    if record.variables is None and layer.built and carried.settle(layer, record):
+        if record.starts is not None:
+            starts.bind(layer, record.starts)
+        hand_down(layer)
+
+
+def hand_down(layer: Any) -> None:
+    """Lets the layers of a Functional model keep their penalties by themselves, too.
+
+    The model carries what its config leaves out, but a user may take its layers into another
+    model (`keras.Model(backbone.inputs, backbone.layers[-2].output)`), which is saved layer by
+    layer. So each has what its variables have: Keras's own layers in their attributes, others by
+    carrying it.
+
+    Args:
+        layer: Any layer; only a Functional model has layers to hand down to.
+    """
+    if not _keras.is_functional(layer):
+        return
+    stack = list(layer.layers)
+    while stack:
+        member = stack.pop()
+        if _keras.is_graph(member):
+            stack.extend(member.layers)
+            continue
+        weights = walk.weights(member)
+        records = []
+        for index, weight in enumerate(weights):
+            regularizer = weight.variable.regularizer
+            role = walk.role_of(weight)
+            attribute = f"{role}{SUFFIX}"
+            if weight.owner is member and attribute in vars(member) and walk.is_stock(member):
+                setattr(member, attribute, regularizer)
+            elif regularizer is not None:
+                serialized = regularizers.serialize(regularizer)
+                records.append(penalty(index, weight, role, dict(serialized or {})))
+        if records != carried_penalties(member) or (is_carrier(member) and not records):
+            attach(member, records, fingerprint(weights))
+
+
+def snapshot(layer: Any) -> Callable[[], None]:
+    """Remembers every regularizer within a layer: on variables, in attributes, and carried.
+
+    Args:
+        layer: A layer.
+
+    Returns:
+        A function that brings all of it back.
+    """
+    remembered = []
+    for _, _, inner in walk.layers_within(layer):
+        attributes = {name: value for name, value in vars(inner).items() if name.endswith(SUFFIX)}
+        penalised = [
+            (variable, variable.regularizer)
+            for variables in _keras.own_variables(inner)
+            for variable in variables
+        ]
+        remembered.append((inner, type(inner), vars(inner).get(RECORD), attributes, penalised))
+
+    def restore() -> None:
+        for inner, cls, record, attributes, penalised in remembered:
+            detach(inner)
+            change(inner, cls)
+            if record is not None:
+                vars(inner)[RECORD] = record
+            for name, value in attributes.items():
+                setattr(inner, name, value)
+            for variable, regularizer in penalised:
+                variable.regularizer = regularizer
+
+    return restore
+
+
+def carried_penalties(layer: Any) -> list[dict[str, Any]]:
+    """The records of what a layer carries; empty for a layer that carries nothing."""
+    return carried.current(layer, _carried_by(layer)) if is_carrier(layer) else []
+
+
+def _carried_by(layer: Any) -> carried.Carried:
+    return vars(layer)[RECORD]  # type: ignore[no-any-return] # attributes have no static type
+
+
+def _as_saved(layer: Any) -> tuple[str, list[dict[str, Any]]]:
+    settle(layer)
+    return carried.as_saved(layer, _carried_by(layer), functools.partial(_rebuilt, layer))
+
+
+def _loaded(base: Any, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    config = dict(config)
+    config.pop(GUARD, None)
+    record = config.pop(CARRIED)
+    if base is not None:
+        layer = base.from_config(config, *args, **kwargs)
+    else:
+        layer = keras.saving.deserialize_keras_object({**record["class"], "config": config})
+    kept = record.get("starts")
+    return attach(
+        layer,
+        record["penalties"],
+        record["weights"],
+        None if kept is None else starts.Kept(kept["key"], kept["indices"]),
+    )
+
+
+def _rebuilt(layer: Any, with_values: bool) -> Any:
+    """The layer that a file would bring back; `None` where that shows only when it is loaded."""
+    # Without values if that will do: it does not where an optimizer is made along with the layer.
+    scopes = [keras.StatelessScope(initialize_variables=False), contextlib.nullcontext()]
+    for scope in scopes[: 1 + with_values]:
+        try:
+            with scope, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                config = keras.saving.serialize_keras_object(plain_config(layer))
+                other = base_class(type(layer)).from_config(config)
+                build = keras.saving.serialize_keras_object(layer.get_build_config() or {})
+                if build and not other.built:
+                    other.build_from_config(build)
+                return other
+        except Exception:  # noqa: BLE001 # third-party constructors raise anything, or need custom_objects
+            continue
+    return None
+
+
+def _save(self: Any, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+    """Saves a model, or refuses to before Keras opens the file, which empties it."""
+    if str(filepath).endswith((".h5", ".hdf5")):
+        raise ModelError(
+            f"Model {self.name!r} carries penalties, which Keras's HDF5 format has no place for in "
+            "the outermost model; save it as a .keras file."
+        )
+    self.get_config()
+    return base_class(type(self)).save(self, filepath, *args, **kwargs)
+
+
+loaders.register(_loaded)

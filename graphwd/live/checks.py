@@ -1,0 +1,171 @@
+"""What is refused, or warned of, before a model is touched."""
+
+from __future__ import annotations
+
+import copy
+import os
+import types
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from graphwd.errors import ModelError, PolicyError
+from graphwd.live import _keras, backends
+from graphwd.live.survey import Survey, is_built
+from graphwd.plans.plan import Plan, UnusedPenaltyWarning
+from graphwd.policy import regularizers
+
+_REACHES_THE_LOSS = frozenset(
+    ("losses", "compute_loss", "_compute_loss", "compiled_loss", "compute_loss_and_updates")
+)
+_STEPS = ("train_step", "test_step", "compute_loss")
+
+
+def is_model(model: Any, function: str) -> None:
+    """Raises `ModelError` unless an argument is a live model, outside of a traced function."""
+    if isinstance(model, (str, os.PathLike)):
+        raise ModelError(
+            f"{function} takes a live keras.Model, and {os.fspath(model)!r} is a path; use "
+            "graphwd.rewrite_file, or keras.saving.load_model first."
+        )
+    if isinstance(model, type):
+        raise ModelError(
+            f"{function} takes a live keras.Model, and {model.__name__} is a class; make a model "
+            "of it first."
+        )
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"{function} takes a live keras.Model, and this is a {type(model).__name__}; wrap "
+            "layers in a keras.Sequential or keras.Model first."
+        )
+    if backends.is_tracing():
+        raise ModelError(
+            f"{function} makes variables, which can't be done while tf.function or jax.jit traces "
+            "a function; call it outside of the traced function."
+        )
+
+
+def regularizers_fit(found: Survey, plan: Plan) -> None:
+    """Raises `PolicyError` when a planned regularizer can't be computed on a weight it is for.
+
+    Keras's L1, L2 and L1L2 fit every float; others are computed once for each shape.
+    """
+    asked: set[tuple[int, tuple[int, ...], str]] = set()
+    for unit in found.units:
+        for index, slot in unit.governs.items():
+            decision = plan.decisions[slot]
+            after = decision.after
+            if regularizers.is_stock(after) or regularizers.wants_start(after):
+                continue  # a start is there only once the rewrite is done
+            variable = unit.weights[index].variable
+            key = (id(decision.after), _keras.shape_of(variable), _keras.dtype_of(variable))
+            if key not in asked:
+                asked.add(key)
+                _compute(decision.slot.path, variable, dict(decision.after or {}))
+
+
+def _compute(path: str, variable: Any, serialized: dict[str, Any]) -> None:
+    try:
+        penalty = keras.regularizers.deserialize(copy.deepcopy(serialized))(variable)
+        if len(penalty.shape):
+            raise ValueError(f"it gives a tensor of shape {tuple(penalty.shape)}, not a scalar")
+    except Exception as error:  # a regularizer may raise anything
+        raise PolicyError(
+            f"{regularizers.describe(serialized)} can't be computed on {path}, whose shape is "
+            f"{_keras.shape_of(variable)} ({str(error).splitlines()[0] if str(error) else error!r})"
+            "; leave that weight out of the rule."
+        ) from error
+
+
+def warn_of_unbuilt(found: Survey) -> None:
+    """Warns when weights that are not there yet can't get their penalties."""
+    if not is_built(found.model):
+        warnings.warn(
+            f"Model {found.model.name!r} is not built: only the weights that its config reaches "
+            "get a penalty; call or build it before the rewrite to reach all.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def unused_penalties(model: Any, step: str = "train_step") -> str:
+    """Says which of a model's own methods leaves its penalties out of the loss; "" for none.
+
+    Keras adds `model.losses` in `compute_loss`. A `train_step` of one's own reaches it by calling
+    `compute_loss`, `compiled_loss`, Keras's own step, or by naming `losses`; these names are
+    looked for in the code of the method and of the methods and functions that it calls by name on
+    `self`. A method that names them and does nothing with them is taken for one that uses them,
+    and one that reaches them in a roundabout way (`getattr`, a function in another module) for one
+    that does not: this is a hint, not a proof.
+
+    Args:
+        model: A live model.
+        step: The method that is asked: `train_step`, or `test_step` for what `evaluate` shows.
+
+    Returns:
+        A sentence that names the method and what to add, or "".
+    """
+    for name in (step, "compute_loss"):
+        owner = next((cls for cls in type(model).__mro__ if name in vars(cls)), None)
+        if owner is None or _is_of_keras(owner):
+            continue
+        if not _uses_losses(type(model), owner, name, set()):
+            return (
+                f"{owner.__name__}.{name} of model {model.name!r} leaves self.losses out of the "
+                "loss, so that no penalty has an effect in training; add sum(self.losses) to its "
+                "loss, or use graphwd.decouple, which needs no loss."
+            )
+        if name == step:
+            return ""  # what it calls was looked at
+    return ""
+
+
+def warn_of_unused_penalties(model: Any) -> None:
+    """Warns when no penalty has an effect in training."""
+    sentence = unused_penalties(model)
+    if sentence:
+        warnings.warn(sentence, UnusedPenaltyWarning, stacklevel=4)
+
+
+def _is_of_keras(cls: type) -> bool:
+    return cls.__module__.split(".")[0] in ("keras", "keras_hub")
+
+
+def _uses_losses(cls: type, owner: type, name: str, seen: set[tuple[type, str]]) -> bool:
+    """Whether a method reaches the penalties: by itself, by `super()`, or by another method."""
+    if (owner, name) in seen:
+        return False
+    seen.add((owner, name))
+    function = vars(owner)[name]
+    for wrapper in ("python_function", "__func__", "fget", "__wrapped__"):
+        function = getattr(function, wrapper, function)
+    if not isinstance(function, types.FunctionType):
+        return False
+    names = set(_names_in(function.__code__))
+    if "losses" in names or (names & _REACHES_THE_LOSS) - {name} - set(_own(cls)):
+        return True
+    for called in names:
+        above = cls.__mro__[cls.__mro__.index(owner) + 1 :] if called == name else cls.__mro__
+        found = next((base for base in above if called in vars(base)), None)
+        if found is None or (called not in _STEPS and _is_of_keras(found)):
+            continue
+        if _is_of_keras(found) and called in _STEPS:
+            return True
+        if not _is_of_keras(found) and _uses_losses(cls, found, called, seen):
+            return True
+    return False
+
+
+def _own(cls: type) -> set[str]:
+    """The methods that a model's own classes define."""
+    return {name for base in cls.__mro__ if not _is_of_keras(base) for name in vars(base)}
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    """The names that a function's code and the functions within it use."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)

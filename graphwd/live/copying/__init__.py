@@ -1,0 +1,1 @@
+"""Copies a model as the object that it is, with all that hangs on it."""

@@ -1,0 +1,97 @@
+"""What can be reached from an object: which variables, layers and optimizers hang on it.
+
+References are followed as Python's garbage collector sees them, independently of how a model is
+copied. Not followed are modules, classes, the globals of functions, and tensors, which can't
+change; nor the calls of a layer, which lead to other models that call it, too.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import types
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from graphwd.live import _keras, backends
+
+_ENDS = (
+    *(type(None), bool, int, float, str, bytes, complex, type, types.ModuleType, types.CodeType),
+    *(types.FrameType, types.BuiltinFunctionType, inspect.Signature),
+)
+STATEFUL: Any = (
+    *(keras.Variable, keras.Operation, keras.optimizers.Optimizer, keras.Metric),
+    *(keras.random.SeedGenerator, *_keras.TRACKED),
+)
+"""What a model and its copy must not share."""
+
+_ends: set[type] = set()
+_others: dict[type, bool] = {}
+
+
+def holds(value: Any) -> bool:
+    """Whether a variable, a layer or the like can be reached from an object."""
+    return bool(_reached([value], first=True, inside=False))
+
+
+def held(value: Any) -> list[Any]:
+    """The variables, layers and the like that an object leads to, without those inside of them."""
+    return _reached([value], first=False, inside=False)
+
+
+def everything(*roots: Any) -> list[Any]:
+    """All variables, layers, optimizers, tracked containers and the like that objects lead to."""
+    return _reached(roots, first=False, inside=True)
+
+
+def _reached(roots: Iterable[Any], *, first: bool, inside: bool) -> list[Any]:
+    """Goes from objects to what they refer to, all of a distance at a time, which is quick."""
+    found: list[Any] = []
+    seen: dict[int, Any] = {}
+    reached: list[Any] = list(roots)
+    while reached:
+        new = {id(value): value for value in reached if type(value) not in _ends}
+        open_ends: list[Any] = []
+        reached = []
+        for place in new.keys() - seen.keys():
+            value = new[place]
+            stateful = _others.get(type(value))
+            if stateful is None:
+                if _is_end(type(value)):
+                    continue
+                stateful = _others[type(value)]
+            seen[place] = value
+            if stateful:
+                found.append(value)
+                if first:
+                    return found
+                if not inside:
+                    continue
+            if isinstance(value, types.FunctionType):
+                reached += (
+                    value.__closure__,
+                    value.__defaults__,
+                    value.__kwdefaults__,
+                    vars(value),
+                )
+            elif isinstance(value, weakref.ReferenceType):
+                reached.append(value())
+            elif isinstance(value, keras.Function):
+                reached += _keras.constants_of(value)
+                open_ends.append(value)
+            else:
+                open_ends.append(value)
+        reached += gc.get_referents(*open_ends)
+    return found
+
+
+def _is_end(cls: type) -> bool:
+    """Sorts a class in: objects of it are not looked into, or are stateful, or are neither."""
+    if issubclass(cls, (*_ENDS, _keras.Node, *backends.unchanging_types())):
+        _ends.add(cls)
+        return True
+    _others[cls] = issubclass(cls, (*STATEFUL, *backends.state_types()))
+    return False

@@ -1,0 +1,159 @@
+"""Edits a live model itself: config attributes and variables, all or nothing."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from graphwd.errors import EquivalenceError, ModelError
+from graphwd.graph import values
+from graphwd.graph.equivalence import compare
+from graphwd.graph.slots import SUFFIX, Slot, set_regularizers
+from graphwd.live import holders, serializing, survey, walk
+from graphwd.live.carrying import carrier
+from graphwd.plans.plan import Plan
+from graphwd.policy import regularizers
+
+
+def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
+    """Gives a model the regularizers of a plan without building another model.
+
+    Args:
+        found: The survey of the model.
+        plan: A plan for its slots.
+        verify: Whether to prove that the config says what the plan says, and nothing else.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: when a layer keeps its regularizer where it can't be set from outside.
+        EquivalenceError: when the proof fails. Either way the model is as it was before.
+    """
+    restores: list[Callable[[], None]] = []
+    made: dict[int, Any] = {id(None): None}
+    serialize_once = regularizers.once()
+    try:
+        edited = [
+            unit
+            for unit in found.units
+            if _edit_unit(found, unit, plan, serialize_once, made, restores)
+        ]
+        if verify:
+            _prove_all(found, edited, plan)
+    except BaseException:
+        for restore in reversed(restores):
+            restore()
+        raise
+    return found.model
+
+
+def _prove_all(found: survey.Survey, edited: list[survey.Unit], plan: Plan) -> None:
+    reached = {id(inner) for unit in edited for _, _, inner in walk.layers_within(unit.layer)}
+    for unit in found.units:  # two wrappers may hold the same layer
+        if any(id(inner) in reached for _, _, inner in walk.layers_within(unit.layer)):
+            _prove(found, unit, plan)
+
+
+def _prove(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
+    """Compares the config of a layer that an edit reached with the planned one.
+
+    A layer that can't tell its config is edited all the same, but can't be saved.
+    """
+    actual = serializing.serialize(unit.layer)
+    before: Any = found.serialized
+    for key in unit.pointer:
+        before = before[key]
+    edits = {
+        pointer: plan.decisions[index].after
+        for pointer, index in unit.slots.items()
+        if plan.decisions[index].changes
+    }
+    planned = set_regularizers(before, edits)
+    if not values.differences(planned, actual):
+        return
+    comparison = compare(planned, actual, match="names", known=list(unit.slots))
+    if not comparison.ok:
+        raise EquivalenceError(
+            f"The config of layer {unit.layer.name!r} does not say what the plan says "
+            f"({comparison.problems[0]}); rewrite without in_place=True instead.",
+            comparison,
+        )
+
+
+def _edit_unit(
+    found: survey.Survey,
+    unit: survey.Unit,
+    plan: Plan,
+    serialize_once: Callable[[Any], regularizers.Serialized | None],
+    made: dict[int, Any],
+    restores: list[Callable[[], None]],
+) -> bool:
+    """Edits a layer if the plan wants it otherwise than it is, and says whether it did.
+
+    Args:
+        found: The survey of the model.
+        unit: The layer.
+        plan: The plan.
+        serialize_once: Serializes a regularizer.
+        made: Regularizers by the ids of their serialized forms: layers share one for each rule.
+        restores: Takes up a function that undoes the edit.
+    """
+    decisions = plan.decisions
+    in_config = {
+        pointer: index for pointer, index in unit.slots.items() if decisions[index].changes
+    }
+    on_variables = []
+    carried = []
+    configurable = set(unit.slots.values())
+    for index, slot in unit.governs.items():
+        weight, after = unit.weights[index], decisions[slot].after
+        if slot not in configurable and after is not None:
+            carried.append(carrier.penalty(index, weight, walk.role_of(weight), dict(after)))
+        if not regularizers.equal(serialize_once(weight.variable.regularizer), after):
+            on_variables.append((weight.variable, after))
+    recarried = carried != carrier.carried_penalties(unit.layer)
+    if not in_config and not on_variables and not recarried:
+        return False
+    restores.append(carrier.snapshot(unit.layer))
+    for pointer, index in in_config.items():
+        regularizer = _made(decisions[index].after, made)
+        place = found.slots[index]
+        held = holders.of_slot(unit, pointer, place.role, index)
+        if not held:
+            _set_in_containers(unit, index, place, regularizer, restores)
+        for holder, attribute in held:
+            setattr(holder, attribute, regularizer)
+    for variable, after in on_variables:
+        variable.regularizer = _made(after, made)
+    if recarried:
+        carrier.attach(unit.layer, carried, carrier.fingerprint(unit.weights))
+    carrier.hand_down(unit.layer)
+    return True
+
+
+def _made(serialized: regularizers.Serialized | None, made: dict[int, Any]) -> Any:
+    if id(serialized) not in made:
+        made[id(serialized)] = keras.regularizers.deserialize(copy.deepcopy(dict(serialized or {})))
+    return made[id(serialized)]
+
+
+def _set_in_containers(
+    unit: survey.Unit, index: int, slot: Slot, regularizer: Any, restores: list[Callable[[], None]]
+) -> None:
+    """Sets a slot that a layer keeps in a dict or a list, where it is found by what it holds."""
+    weights = [unit.weights[place] for place, other in unit.governs.items() if other == index]
+    held = weights[0].variable.regularizer if weights else None
+    places = [] if held is None else holders.of_value(unit.layer, held)
+    if not places:
+        raise ModelError(
+            f"Layer {unit.layer.name!r} has no attribute {slot.role}{SUFFIX} that holds what its "
+            f"config tells of {slot.path}, so it can't be set; give it that attribute."
+        )
+    for container, key in places:
+        restores.append(functools.partial(container.__setitem__, key, held))
+        container[key] = regularizer

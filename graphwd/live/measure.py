@@ -1,0 +1,81 @@
+"""Measures: the value of the penalty on each slot of a live model, now and as planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from graphwd.live.survey import Survey
+from graphwd.plans.decisions import Decision
+from graphwd.plans.outcome import Penalties, penalised_places, unknown_note
+from graphwd.policy import regularizers
+
+
+class Weights:
+    """The weights of a live model, to compute the values of penalties on them when asked for.
+
+    It keeps the model alive, and reads the weights as they are at the time of the call.
+
+    Args:
+        found: The survey of the model, whose slots the decisions are on.
+    """
+
+    def __init__(self, found: Survey) -> None:
+        self._found = found
+
+    def __call__(self, decisions: tuple[Decision, ...]) -> Penalties:
+        """Computes what each slot's penalty adds, or once unfrozen would add, to the loss.
+
+        Args:
+            decisions: Decisions on the survey's slots, in their order.
+
+        Returns:
+            `Penalties`. Regularizers of activations have no value; those that can't be computed,
+            such as of a class that Keras doesn't find, are in the notes.
+        """
+        variables: dict[int, list[Any]] = {}
+        for unit in self._found.units:
+            for index, slot in unit.governs.items():
+                variables.setdefault(slot, []).append(unit.weights[index].variable)
+        values: dict[int, tuple[float, float]] = {}
+        reasons: dict[str, list[str]] = {}
+        unknown: set[int] = set()
+        planned_by: dict[Any, Any] = {}
+        added: set[tuple[int, bool]] = set()  # a weight of two composite layers is penalised once
+        for place in penalised_places(decisions):
+            decision = decisions[place]
+            now = planned = 0.0
+            try:
+                key = regularizers.normalize(decision.after)
+                if key not in planned_by:
+                    planned_by[key] = _object(decision.after)
+                for variable in variables.get(place, ()):
+                    term = _value(variable.regularizer, variable, added, False)
+                    now += term
+                    if not decision.changes and variable.regularizer is not None:
+                        planned += term
+                    else:
+                        planned += _value(planned_by[key], variable, added, True)
+            except Exception as error:  # noqa: BLE001 # a user's regularizer raises anything; it becomes a note
+                reason = " ".join(str(error).split()) or type(error).__name__
+                reasons.setdefault(reason[:200].rstrip("."), []).append(decision.slot.path)
+                unknown.add(place)
+            else:
+                values[place] = (now, planned)
+        return Penalties(values, frozenset(unknown), unknown_note(reasons))
+
+
+def _object(serialized: Mapping[str, Any] | None) -> Any:
+    return None if serialized is None else keras.regularizers.get(dict(serialized))
+
+
+def _value(regularizer: Any, variable: Any, added: set[tuple[int, bool]], planned: bool) -> float:
+    if regularizer is None or (id(variable), planned) in added:
+        return 0.0
+    added.add((id(variable), planned))
+    if planned and hasattr(regularizer, "started"):  # it will start where the weight is
+        return 0.0
+    term = keras.ops.sum(regularizer(keras.ops.cast(variable, "float32")))
+    return float(keras.ops.convert_to_numpy(term))

@@ -1,0 +1,98 @@
+"""The proof that a live model is another one plus planned edits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphwd.errors import EquivalenceError
+from graphwd.graph.equivalence import Report, compare
+from graphwd.graph.slots import set_regularizers
+from graphwd.live import serializing
+from graphwd.live.proving import equality
+from graphwd.live.survey import Survey, survey
+from graphwd.plans.plan import Decision, Plan, make_plan
+from graphwd.policy.policies import Policy
+
+
+def prove(found: Survey, plan: Plan, copy: Any, *, outputs: bool) -> None:
+    """Raises `EquivalenceError` unless a model is the surveyed one plus a plan's edits."""
+    report = verify_clone(found, plan, copy, outputs=outputs)
+    if not report.ok:
+        more = len(report.problems) - 1
+        raise EquivalenceError(
+            "The rewritten model is not the original plus the planned edits: "
+            f"{report.problems[0]}" + (f" (and {more} more)" if more else ""),
+            report,
+        )
+
+
+def verify_clone(
+    found: Survey, plan: Plan, copy: Any, *, outputs: bool = False, unsaved: bool = True
+) -> Report:
+    """Proves that a live model is the surveyed one plus a plan's edits.
+
+    Args:
+        found: The survey of the original.
+        plan: The plan for it.
+        copy: The rewritten model.
+        outputs: Whether to compare outputs on generated inputs.
+        unsaved: Whether to compare what Keras doesn't save: the state of seed generators, and on
+            which devices a value lies.
+
+    Returns:
+        A `Report`.
+    """
+    expected = set_regularizers(found.serialized, plan.config_edits())
+    known = [pointer for slot in found.slots for pointer in slot.pointers]
+    comparison = compare(expected, serializing.serialize(copy), known=known)
+    compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
+    problems = list(comparison.problems)
+    if not problems:
+        pairs = equality.pair(found.model, copy, comparison.names)
+        problems = equality.differences(pairs, compared, unsaved=unsaved)
+        if not problems:
+            problems = equality.penalty_differences(found, plan, pairs)
+    if outputs and not problems:
+        problems = equality.output_differences(found.model, copy, compared)
+    return Report(tuple(problems), compared)
+
+
+def verify_models(
+    original: Any,
+    rewritten: Any,
+    policy: Policy | None,
+    *,
+    outputs: bool = False,
+    unsaved: bool = True,
+) -> Report:
+    """Proves that a live model is another one plus a policy's edits.
+
+    Args:
+        original: A `keras.Model`.
+        rewritten: Another one.
+        policy: The policy, or `None` to accept the regularizers that the second model's config
+            says, as long as its variables have them.
+        outputs: Whether to compare outputs on generated inputs.
+        unsaved: Whether to compare what Keras doesn't save: the state of seed generators, and on
+            which devices a value lies.
+
+    Returns:
+        A `Report`.
+    """
+    found = survey(original)
+    if policy is not None:
+        plan = make_plan(found.slots, policy, source=f"model {original.name!r}")
+        return verify_clone(found, plan, rewritten, outputs=outputs, unsaved=unsaved)
+    other = survey(rewritten)
+    comparison = compare(found.serialized, other.serialized, regularizers_too=False)
+    compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
+    problems = list(comparison.problems)
+    if not problems:
+        pairs = equality.pair(original, rewritten, comparison.names)
+        problems = equality.differences(pairs, compared, unsaved=unsaved)
+        held = tuple(Decision(slot, None, slot.regularizer) for slot in other.slots)
+        itself = equality.pair(rewritten, rewritten, {})
+        problems += equality.penalty_differences(other, Plan(None, held), itself)
+    if outputs and not problems:
+        problems = equality.output_differences(original, rewritten, compared)
+    return Report(tuple(problems), compared, planned=False)

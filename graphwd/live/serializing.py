@@ -1,0 +1,70 @@
+"""A live model as Keras serializes it, layer by layer and without what graphwd carries in it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+
+from graphwd.graph.slots import strip_carried
+from graphwd.live import _keras, walk
+from graphwd.live.carrying import carrier
+
+
+def serialize(layer: Any, *, calls: bool = True) -> dict[str, Any]:
+    """A layer or model as Keras serializes it, but for compile state and what graphwd carries.
+
+    Compile state may hold what can't be serialized, and a rewrite does not need it. A layer that
+    can't tell its config stands there with its class and its name alone, and a graph whose calls
+    can't be told with its layers alone: both are compared as objects.
+
+    Args:
+        layer: A live layer or model.
+        calls: Whether a graph tells the calls of its layers, too.
+
+    Returns:
+        The serialized layer.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras warns of every lambda, which is not at issue here
+        serialized = _serialized(layer, calls)
+    serialized.pop("compile_config", None)
+    return serialized
+
+
+def _serialized(layer: Any, calls: bool) -> dict[str, Any]:
+    if not isinstance(layer, keras.Layer):  # an operation of keras.ops
+        return dict(keras.saving.serialize_keras_object(layer))
+    cls = carrier.base_class(type(layer))
+    serialized = _keras.identity(cls)
+    try:
+        if _keras.is_graph(layer):
+            serialized["config"] = _graph_config(layer, calls)
+        else:
+            serialized["config"] = keras.saving.serialize_keras_object(carrier.plain_config(layer))
+        for key in ("build_config", "compile_config"):
+            config = getattr(layer, f"get_{key}", lambda: None)()
+            if config is not None:
+                serialized[key] = keras.saving.serialize_keras_object(config)
+    except Exception:  # noqa: BLE001 # a get_config may raise anything, and is not needed
+        return {**_keras.identity(cls), "config": {"name": layer.name}}
+    if not _keras.is_graph(layer) and _holds_carrier(layer):
+        return strip_carried(serialized)
+    return serialized
+
+
+def _graph_config(model: Any, calls: bool) -> dict[str, Any]:
+    def members(member: Any) -> dict[str, Any]:
+        return _serialized(member, calls)
+
+    try:
+        return _keras.graph_config(model, members, calls=calls)
+    except Exception:  # noqa: BLE001 # a call may have arguments that can't be serialized
+        return _keras.graph_config(model, members, calls=False)
+
+
+def _holds_carrier(layer: Any) -> bool:
+    return bool(_keras.sublayers(layer)) and any(
+        carrier.is_carrier(inner) for _, _, inner in walk.layers_within(layer)
+    )

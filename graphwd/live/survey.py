@@ -1,0 +1,348 @@
+"""A live model's slots: which weights each governs, and which weights none reaches.
+
+A model is divided into units: the layers that stand in its config with one of their own. Those are
+the layers of Functional and Sequential models to any depth; a model of any other class is one
+unit. Which variables a slot governs is known by Keras's naming conventions for Keras's own
+layers, and asked of all others by `probing`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+
+from graphwd.graph import roles
+from graphwd.graph.slots import Pointer, Slot, find_slots
+from graphwd.live import _keras, holders, probing, walk
+from graphwd.live.serializing import serialize
+from graphwd.policy import regularizers
+
+
+@dataclass
+class Unit:
+    """A layer that stands in the model's config with one of its own.
+
+    Attributes:
+        layer: The live layer.
+        names: Layer names from the model inwards, with the unit's own.
+        layers: Class names likewise.
+        weights: Everything in it that was created trainable.
+        pointer: Where its serialized form stands first in the survey's.
+        slots: Maps pointers into the unit's serialized form to indices of the survey's slots.
+        governs: Maps indices of `weights` to indices of the survey's slots.
+    """
+
+    layer: Any
+    names: tuple[str, ...]
+    layers: tuple[str, ...]
+    weights: list[walk.Weight]
+    pointer: Pointer = ()
+    slots: dict[Pointer, int] = field(default_factory=dict)
+    governs: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Survey:
+    """What `survey` found.
+
+    Attributes:
+        model: The live model.
+        serialized: The model as Keras serializes it, without what graphwd carries in it; for an
+            edit in place without the calls of its layers, which stay as they are.
+        slots: Every slot and every weight that no slot reaches.
+        units: The units, each once, though it may stand in several places.
+        differences: Slots whose variables have another regularizer than the config says.
+        notes: What the survey can't tell, a sentence each.
+    """
+
+    model: Any
+    serialized: dict[str, Any]
+    slots: list[Slot]
+    units: list[Unit]
+    differences: list[str]
+    notes: list[str]
+
+
+def survey(model: Any, *, calls: bool = True) -> Survey:
+    """Finds every slot of a live model and the weights that it governs.
+
+    Args:
+        model: A Keras model, built or not.
+        calls: Whether the serialized model is to tell the calls of its layers.
+
+    Returns:
+        A `Survey`.
+    """
+    serialized = serialize(model, calls=calls)
+    units, pointers = _units(model)
+    slots = _slots(serialized, units, pointers)
+    for unit in units:
+        _leave_to_the_carrier(unit, slots)
+    trainable = {id(variable) for variable in model.trainable_variables}
+    differences: list[str] = []
+    memory: dict[str, dict[int, Pointer]] = {}
+    for unit in units:
+        for weight, pointer in _governed(unit, slots, memory).items():
+            unit.governs[weight] = unit.slots[pointer]
+    serialize_once = regularizers.once()
+    shapes: dict[int, list[tuple[int, ...]]] = {}
+    frozen: dict[int, list[bool]] = {}
+    for unit in units:
+        for index, slot in unit.governs.items():
+            variable = unit.weights[index].variable
+            shapes.setdefault(slot, []).append(_keras.shape_of(variable))
+            frozen.setdefault(slot, []).append(id(variable) not in trainable)
+            _note_difference(
+                slots[slot], variable, serialize_once(variable.regularizer), differences
+            )
+    absent: set[int] = set()
+    for unit in units:
+        if not unit.weights and not unit.layer.built:
+            continue
+        absent.update(
+            index
+            for index in unit.slots.values()
+            if index not in shapes and slots[index].role != "activity"
+        )
+    for index, found in shapes.items():
+        slots[index] = replace(slots[index], shapes=tuple(found), dormant=all(frozen[index]))
+    return _with_unreached(model, serialized, slots, units, absent, trainable, differences)
+
+
+def _with_unreached(
+    model: Any,
+    serialized: dict[str, Any],
+    slots: list[Slot],
+    units: list[Unit],
+    absent: set[int],
+    trainable: set[int],
+    differences: list[str],
+) -> Survey:
+    """Puts the slots into the order of the layers, with the weights that none of them reaches."""
+    ordered: list[Slot] = []
+    moved: dict[int, int] = {}
+    for unit in units:
+        own = {}
+        for pointer, index in unit.slots.items():
+            if index in absent:
+                continue
+            if index not in moved:
+                moved[index] = len(ordered)
+                ordered.append(slots[index])
+            own[pointer] = moved[index]
+        governs = {weight: moved[index] for weight, index in unit.governs.items()}
+        for index, weight in enumerate(unit.weights):
+            if index in governs or not penalisable(weight.variable):
+                continue
+            governs[index] = len(ordered)
+            ordered.append(_unreached(unit, weight, trainable))
+        unit.slots, unit.governs = own, governs
+    notes = [f"{difference}; the config decides what is saved." for difference in differences]
+    if not is_built(model):
+        notes.append(
+            "The model is not built, so its weights are not known yet: only what its config "
+            "reaches is listed."
+        )
+    return Survey(model, serialized, ordered, units, differences, notes)
+
+
+def is_built(model: Any) -> bool:
+    """Whether all weights are there: a model that only its parts were called of is not `built`."""
+    return model.built or all(
+        inner.built for _, _, inner in walk.layers_within(model) if not _keras.sublayers(inner)
+    )
+
+
+def of_copy(found: Survey, copy: Any, copies: Mapping[int, Any]) -> Survey:
+    """The survey of a model's copy, which has the same slots in the same places.
+
+    Args:
+        found: The survey of the original.
+        copy: Its copy.
+        copies: Maps the id of each object of the original to its copy.
+
+    Returns:
+        A `Survey`.
+    """
+    units = [
+        replace(
+            unit,
+            layer=copies[id(unit.layer)],
+            weights=[
+                replace(w, owner=copies[id(w.owner)], variable=copies[id(w.variable)])
+                for w in unit.weights
+            ],
+        )
+        for unit in found.units
+    ]
+    return replace(found, model=copy, units=units)
+
+
+def _unreached(unit: Unit, weight: walk.Weight, trainable: set[int]) -> Slot:
+    role = walk.role_of(weight)
+    before = weight.variable.regularizer
+    return Slot(
+        path="/".join((*unit.names, *walk.steady_names(unit.layer, weight.names), role)),
+        role=role,
+        layers=(*unit.layers, *weight.layers) or (walk.class_name(unit.layer),),
+        regularizer=regularizers.serialize(before),
+        pointers=(),
+        dormant=id(weight.variable) not in trainable,
+        shapes=(_keras.shape_of(weight.variable),),
+    )
+
+
+def penalisable(variable: Any) -> bool:
+    """Whether a regularizer on a variable makes sense: floats that a gradient step updates."""
+    return "float" in str(variable.dtype) and not getattr(
+        variable, "overwrite_with_gradient", False
+    )
+
+
+def _note_difference(
+    slot: Slot,
+    variable: Any,
+    actual: regularizers.Serialized | None,
+    differences: list[str],
+) -> None:
+    if not regularizers.equal(actual, slot.regularizer):
+        differences.append(
+            f"{slot.path}: the config says {regularizers.describe(slot.regularizer)} but the "
+            f"variable {variable.name} has {regularizers.describe(actual)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A layer where it stands in a model; a shared layer stands in several places.
+
+    Attributes:
+        layer: The live layer.
+        pointer: Where its serialized form stands in the serialized model.
+        names: Layer names from the model inwards.
+        layers: Class names likewise.
+    """
+
+    layer: Any
+    pointer: Pointer
+    names: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+def places(model: Any) -> Iterator[Place]:
+    """Yields a model and all layers of graph models within it, outer ones first."""
+    stack = [Place(model, (), (), ())]
+    while stack:
+        place = stack.pop()
+        yield place
+        if _keras.is_graph(place.layer):
+            stack.extend(
+                Place(
+                    member,
+                    (*place.pointer, "config", "layers", index),
+                    (*place.names, member.name),
+                    (*place.layers, walk.class_name(member)),
+                )
+                for index, member in reversed(list(enumerate(_keras.members(place.layer))))
+                if isinstance(member, keras.Layer)
+            )
+
+
+def _units(model: Any) -> tuple[list[Unit], dict[int, list[Pointer]]]:
+    """Divides a model into units, and says where each stands in the serialized model."""
+    units: list[Unit] = []
+    pointers: dict[int, list[Pointer]] = {}
+    for place in places(model):
+        if _keras.is_graph(place.layer):
+            continue
+        if id(place.layer) not in pointers:
+            weights = walk.weights(place.layer)
+            units.append(Unit(place.layer, place.names, place.layers, weights, place.pointer))
+        pointers.setdefault(id(place.layer), []).append(place.pointer)
+    return units, pointers
+
+
+def _slots(
+    serialized: Mapping[str, Any], units: list[Unit], pointers: Mapping[int, list[Pointer]]
+) -> list[Slot]:
+    """The config's slots, each tied to its unit; a shared unit's places make one slot."""
+    owners: dict[Pointer, Unit] = {
+        pointer: unit for unit in units for pointer in pointers[id(unit.layer)]
+    }
+    slots: list[Slot] = []
+    for slot in find_slots(serialized):
+        local: list[tuple[Unit, Pointer]] = []
+        for pointer in slot.pointers:
+            for length in range(len(pointer), -1, -1):
+                if pointer[:length] in owners:
+                    local.append((owners[pointer[:length]], pointer[length:]))
+                    break
+        known = {unit.slots[p] for unit, p in local if p in unit.slots}
+        if known:
+            index = known.pop()
+            first = slots[index]
+            slots[index] = replace(first, pointers=(*first.pointers, *slot.pointers))
+        else:
+            index = len(slots)
+            slots.append(slot)
+        for unit, pointer in local:
+            unit.slots[pointer] = index
+    return slots
+
+
+def _leave_to_the_carrier(unit: Unit, slots: list[Slot]) -> None:
+    """Takes empty slots out that no attribute of the layer holds, so that they can't be set."""
+    if walk.is_stock(unit.layer):
+        return
+    for pointer, index in list(unit.slots.items()):
+        slot = slots[index]
+        if slot.regularizer is None and not holders.of_slot(unit, pointer, slot.role, index):
+            del unit.slots[pointer]
+
+
+def _governed(
+    unit: Unit, slots: list[Slot], memory: dict[str, dict[int, Pointer]]
+) -> dict[int, Pointer]:
+    """Maps the unit's weights to the slots, by pointer, that set their regularizer."""
+    candidates = {p: i for p, i in unit.slots.items() if slots[i].role != "activity"}
+    if not candidates or not unit.weights:
+        return {}
+    if walk.is_stock(unit.layer) and all(len(pointer) == 2 for pointer in candidates):
+        conventional = _by_convention(unit, slots, candidates)
+        if len(conventional) == len(unit.weights):
+            return conventional
+    serialized = serialize(unit.layer)
+    key = _key(unit.layer, serialized)
+    if key not in memory:
+        found = probing.governed(unit.layer, serialized, list(candidates))
+        memory[key] = _by_convention(unit, slots, candidates) if found is None else found
+    return memory[key]
+
+
+def _by_convention(
+    unit: Unit, slots: list[Slot], candidates: Mapping[Pointer, int]
+) -> dict[int, Pointer]:
+    """Maps the weights to the slots by names: those of the variables, and of layers in a config."""
+    found: dict[int, Pointer] = {}
+    owners: dict[Pointer, dict[str, Pointer]] = {}
+    for pointer, index in candidates.items():
+        owners.setdefault(pointer[:-1], {})[slots[index].role] = pointer
+    for place, by_role in owners.items():
+        top = unit.layer if len(place) == 1 else holders.layer_at(unit.layer, (*place, ""))
+        inside = {id(inner) for _, _, inner in walk.layers_within(top)}
+        for index, weight in enumerate(unit.weights):
+            role = roles.prefix_for(weight.variable.name, by_role)
+            if role is not None and id(weight.owner) in inside:
+                found.setdefault(index, by_role[role])
+    return found
+
+
+def _key(layer: Any, serialized: Mapping[str, Any]) -> str:
+    """Equal for two units that only differ in their names."""
+    config = {k: v for k, v in serialized["config"].items() if k != "name"}
+    text = json.dumps([config, serialized.get("build_config")], sort_keys=True, default=repr)
+    return f"{type(layer).__module__}.{type(layer).__qualname__}:{id(type(layer))}:{text}"

@@ -1,0 +1,231 @@
+"""Walks live layers: who owns which variable, in Keras's tracking order, and pairs two layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from graphwd.errors import ModelError
+from graphwd.graph.roles import prefix_for
+from graphwd.graph.slots import SUFFIX
+from graphwd.live import _keras
+
+_NUMBER = re.compile(r"_\d+$")
+_TO_WORD, _SMALL_TO_CAPITAL = re.compile("(.)([A-Z][a-z]+)"), re.compile("([a-z])([A-Z])")
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A variable that was created trainable, seen from the layer where the walk began.
+
+    Attributes:
+        names: The names of the sublayers on the way, without the first layer's.
+        layers: Their class names.
+        owner: The layer that owns the variable.
+        variable: The `keras.Variable`.
+    """
+
+    names: tuple[str, ...]
+    layers: tuple[str, ...]
+    owner: Any
+    variable: Any
+
+
+def class_name(layer: Any) -> str:
+    """A layer's class name as its config has it."""
+    return type(layer).__name__
+
+
+def is_stock(layer: Any) -> bool:
+    """Whether a layer is one of Keras's own, whose names follow Keras's conventions."""
+    return type(layer).__module__.startswith(_keras.LAYERS)
+
+
+def layers_within(layer: Any) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], Any]]:
+    """Yields a layer and everything it tracks, each layer once: names, class names, layer."""
+    seen: set[int] = set()
+    stack: list[tuple[tuple[str, ...], tuple[str, ...], Any]] = [((), (), layer)]
+    while stack:
+        names, layers, current = stack.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield names, layers, current
+        stack.extend(
+            ((*names, inner.name), (*layers, class_name(inner)), inner)
+            for inner in reversed(_keras.sublayers(current))
+        )
+
+
+def weights(layer: Any) -> list[Weight]:
+    """All variables of a layer and its sublayers that were created trainable, each once."""
+    found: list[Weight] = []
+    seen: set[int] = set()
+    for names, layers, current in layers_within(layer):
+        for variable in _keras.own_variables(current)[0]:
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                found.append(Weight(names, layers, current, variable))
+    return found
+
+
+def role_of(weight: Weight) -> str:
+    """The role of a weight that no slot reaches.
+
+    That is the prefix of its layer's regularizer argument where the layer has one for it, and
+    the name of the variable otherwise, which doesn't depend on what was built before.
+    """
+    name: str = weight.variable.name
+    prefixes = [
+        attribute.removeprefix("_").removesuffix(SUFFIX)
+        for attribute in (*vars(weight.owner), *dir(type(weight.owner)))
+        if attribute.endswith(SUFFIX) and attribute != f"activity{SUFFIX}"
+    ]
+    return prefix_for(name, prefixes) or _name_within(weight.owner, weight.variable)
+
+
+def _name_within(layer: Any, variable: Any) -> str:
+    """The name of a layer's variable; those that Keras made up are numbered within the layer.
+
+    Keras counts them over the whole process, and names them after a class that each backend has.
+    """
+    name: str = variable.name
+    if not _is_made_up(variable):
+        return name
+    made_up = [own for own in _keras.own_variables(layer)[0] if _is_made_up(own)]
+    number = next((n for n, own in enumerate(made_up) if own is variable), 0)
+    return f"variable_{number}" if number else "variable"
+
+
+def steady_names(layer: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """The names of sublayers on the way, where those that Keras made up are numbered in each layer.
+
+    Args:
+        layer: The layer where the way begins.
+        names: Names of layers within it, as a `Weight` has them.
+
+    Returns:
+        A tuple of names that don't depend on what was built before.
+    """
+    steady: list[str] = []
+    for name in names:
+        inner = _keras.sublayers(layer)
+        layer = next(one for one in inner if one.name == name)
+        made_up = [one for one in inner if type(one) is type(layer) and _is_made_up(one)]
+        number = next((n for n, one in enumerate(made_up) if one is layer), None)
+        kind = _snake_case(class_name(layer))
+        steady.append(name if number is None else f"{kind}_{number}" if number else kind)
+    return tuple(steady)
+
+
+def _is_made_up(named: Any) -> bool:
+    """Whether Keras made up the name of a variable or layer: that of its class, and a number."""
+    return plain_name(named.name) == _snake_case(type(named).__name__)
+
+
+def _snake_case(name: str) -> str:
+    """A class's name as Keras writes it into the names that it makes up."""
+    return _SMALL_TO_CAPITAL.sub(r"\1_\2", _TO_WORD.sub(r"\1_\2", name)).lower()
+
+
+def plain_name(name: str) -> str:
+    """A name without the number that Keras appends, which differs between processes."""
+    return _NUMBER.sub("", name)
+
+
+def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
+    """Pairs a layer and its sublayers with those of its clone.
+
+    Sublayers are paired by name where the names are the same, and otherwise by their place in the
+    tracking order; their classes must agree either way.
+
+    Args:
+        source: A layer.
+        clone: A layer of the same structure.
+
+    Returns:
+        A list of pairs, each layer once, outer layers first.
+
+    Raises:
+        ModelError: when the structures differ.
+    """
+    pairs: list[tuple[Any, Any]] = []
+    seen: set[int] = set()
+    stack = [(source, clone)]
+    while stack:
+        ours, theirs = stack.pop()
+        if id(ours) in seen:
+            continue
+        seen.add(id(ours))
+        pairs.append((ours, theirs))
+        inner, other = _keras.sublayers(ours), _keras.sublayers(theirs)
+        if len(inner) != len(other):
+            raise ModelError(
+                f"Layer {ours.name!r} ({class_name(ours)}) holds {len(inner)} sublayers but "
+                f"{len(other)} after it was rebuilt from its config; create all sublayers in "
+                "__init__ or build, from arguments that get_config returns."
+            )
+        if not inner:
+            continue
+        by_name = {layer.name: layer for layer in other}
+        if len(by_name) == len(other) and {layer.name for layer in inner} == set(by_name):
+            other = [by_name[layer.name] for layer in inner]
+        for one, two in zip(inner, other, strict=True):
+            if class_name(one) != class_name(two):
+                raise ModelError(
+                    f"Layer {ours.name!r} ({class_name(ours)}) holds the sublayer {one.name!r} "
+                    f"({class_name(one)}) but {two.name!r} ({class_name(two)}) in its place after "
+                    "it was rebuilt from its config; create the sublayers in the same order every "
+                    "time."
+                )
+        stack.extend(reversed(list(zip(inner, other, strict=True))))
+    return pairs
+
+
+def pair_variables(layers: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Pairs all variables of paired layers: weights, statistics, seeds.
+
+    Args:
+        layers: Pairs of layers, as `pair_layers` gives them.
+
+    Returns:
+        A list of pairs of `keras.Variable`, each once.
+
+    Raises:
+        ModelError: when the variables differ; the message names the layer.
+    """
+    pairs: list[tuple[Any, Any]] = []
+    seen: set[int] = set()
+    for ours, theirs in layers:
+        for one, two in zip(_keras.own_variables(ours), _keras.own_variables(theirs), strict=True):
+            for variable, copy in _aligned(ours, one, two):
+                if id(variable) not in seen:
+                    seen.add(id(variable))
+                    pairs.append((variable, copy))
+    return pairs
+
+
+def _aligned(layer: Any, ours: list[Any], theirs: list[Any]) -> Iterator[tuple[Any, Any]]:
+    if not ours and not theirs:
+        return
+    names = [variable.name for variable in ours]
+    if names != [variable.name for variable in theirs]:
+        by_name = {variable.name: variable for variable in theirs}
+        if len(by_name) == len(theirs) == len(ours) and by_name.keys() == set(names):
+            theirs = [by_name[name] for name in names]
+    if len(ours) != len(theirs) or any(
+        _keras.shape_of(one) != _keras.shape_of(two) or _keras.dtype_of(one) != _keras.dtype_of(two)
+        for one, two in zip(ours, theirs, strict=True)
+    ):
+        raise ModelError(
+            f"Layer {layer.name!r} ({class_name(layer)}) has the variables {_listed(ours)} but "
+            f"{_listed(theirs)} after it was rebuilt from its config; make get_config return "
+            "everything that decides on its variables."
+        )
+    yield from zip(ours, theirs, strict=True)
+
+
+def _listed(variables: list[Any]) -> str:
+    return "[" + ", ".join(f"{v.name}{tuple(v.shape)} {v.dtype}" for v in variables) + "]"

@@ -1,0 +1,239 @@
+"""Editing in place: the same result as a copy, all or nothing."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, note, settings
+from keras import layers, regularizers
+
+import graphwd
+from graphwd.live import editing, survey
+from graphwd.live.copying import copier
+from tests.support import oracle
+from tests.support.strategies import POLICY, build, cases, inputs_for, sample_models
+
+NAMES = [name for name in sample_models() if name != "sequential_unbuilt"]
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", graphwd.UnmatchedRuleWarning)
+        yield
+
+
+def assert_like_the_copy(model, policy, path) -> None:
+    copy = graphwd.rewrite(model, policy)
+    values = [(id(v), oracle.bits(v)) for v in model.variables]
+    identities = [id(layer) for layer in oracle.all_layers(model)]
+    edited = graphwd.rewrite(model, policy, in_place=True)
+    assert edited is model
+    assert [(id(v), oracle.bits(v)) for v in model.variables] == values
+    assert [id(layer) for layer in oracle.all_layers(model)] == identities
+    assert not oracle.config_differences(edited.get_config(), copy.get_config())
+    assert oracle.variable_regularizers(edited) == oracle.variable_regularizers(copy)
+    assert oracle.losses_sum(edited) == pytest.approx(oracle.losses_sum(copy), rel=1e-6)
+    assert not graphwd.plan(edited, policy).edits
+    edited.save(path / "edited.keras")
+    copy.save(path / "copy.keras")
+    ours, theirs = (keras.saving.load_model(path / f"{n}.keras") for n in ("edited", "copy"))
+    assert not oracle.config_differences(ours.get_config(), theirs.get_config())
+    assert oracle.variable_regularizers(ours) == oracle.variable_regularizers(theirs)
+    assert oracle.losses_sum(ours) == pytest.approx(oracle.losses_sum(theirs), rel=1e-6)
+
+
+@settings(max_examples=15)
+@given(case=cases(unreachable=True))
+def test_in_place_is_the_copy(tmp_path_factory, case):
+    recipe, policy = case
+    note(f"recipe = {recipe!r}")
+    note(f"policy = {policy!r}")
+    path = tmp_path_factory.mktemp("in_place")
+    assert_like_the_copy(build(recipe), graphwd.Policy.from_dict(policy), path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_models_as_people_write_them(tmp_path, name):
+    model = sample_models()[name]()
+    assert_like_the_copy(model, graphwd.Policy.from_dict(POLICY), tmp_path)
+
+
+def test_no_clone_is_made(monkeypatch):
+    monkeypatch.setattr(copier, "copied", None)
+    monkeypatch.setattr(keras.models, "clone_model", None)
+    model = sample_models()["nested_backbone"]()
+    assert graphwd.rewrite(model, "l2", in_place=True) is model
+    assert model.losses
+
+
+def test_training_follows_after_compiling():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dense(2, name="dense")(inputs))
+    graphwd.rewrite(model, graphwd.Rule(graphwd.weight_decay(0.5), roles="kernel"), in_place=True)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    before = oracle.array(model.get_layer("dense").kernel).copy()
+    model.fit(np.zeros((4, 3), "float32"), np.zeros((4, 2), "float32"), batch_size=4, verbose=0)
+    after = oracle.array(model.get_layer("dense").kernel)
+    np.testing.assert_allclose(after, before * 0.95, rtol=1e-6)
+
+
+class Box:
+    """Holds what it is given, and is no container that one could look into."""
+
+    def __init__(self, held):
+        self.held = held
+
+    def __getitem__(self, key):
+        return self.held[key]
+
+
+class Stubborn(layers.Layer):
+    """Keeps its regularizer where nobody looks for it."""
+
+    def __init__(self, units=2, kernel_regularizer=None, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.hidden = {"it": regularizers.get(kernel_regularizer)}
+
+    def build(self, shape):
+        self.kernel = self.add_weight(
+            shape=(shape[-1], self.units), name="kernel", regularizer=self.hidden["it"]
+        )
+
+    def call(self, x):
+        return x @ self.kernel
+
+    def get_config(self):
+        kept = regularizers.serialize(self.hidden["it"]) if self.hidden["it"] else None
+        return {**super().get_config(), "units": self.units, "kernel_regularizer": kept}
+
+
+def stubborn_model(kernel_regularizer=None) -> keras.Model:
+    inputs = keras.Input((3,))
+    x = layers.Dense(4, name="first", kernel_regularizer="l1")(inputs)
+    x = layers.RMSNormalization(name="norm")(x)
+    return keras.Model(inputs, Stubborn(2, kernel_regularizer, name="stubborn")(x))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("held", [None, "l1"])
+def test_what_no_attribute_holds(held, in_place, tmp_path):
+    """It is set where it is found; what is not there is carried."""
+    model = graphwd.rewrite(stubborn_model(held), graphwd.Rule("l2"), in_place=in_place)
+    assert len(model.losses) == 4
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(
+        tmp_path / "model.keras", custom_objects={"Stubborn": Stubborn}
+    )
+    assert len(loaded.losses) == 4
+
+
+def assert_untouched_by(model, action) -> None:
+    before = oracle.state(model)
+    action()
+    after = oracle.state(model)
+    for key, value in before.items():
+        assert after[key] == value, key
+
+
+def test_an_error_leaves_the_model_as_it_was():
+    model = stubborn_model("l1")
+    stubborn = model.get_layer("stubborn")
+    stubborn.hidden = Box(stubborn.hidden)
+
+    def fail():
+        with pytest.raises(graphwd.ModelError, match="stubborn"):
+            graphwd.rewrite(model, graphwd.Rule("l2"), in_place=True)
+
+    assert_untouched_by(model, fail)
+    with pytest.raises(graphwd.ModelError, match="stubborn"):
+        graphwd.rewrite(model, graphwd.Rule("l2"))
+
+
+def test_a_slot_that_is_held_nowhere_and_governs_nothing_yet_is_an_error():
+    model = keras.Sequential([Stubborn(2, "l1", name="stubborn")])
+    with pytest.raises(graphwd.ModelError, match=r"'stubborn'.*kernel_regularizer"):
+        graphwd.rewrite(model, graphwd.Rule("l2"), in_place=True)
+
+
+def test_a_failed_proof_leaves_the_model_as_it_was(monkeypatch):
+    model = sample_models()["siamese"]()
+    monkeypatch.setattr(editing, "set_regularizers", lambda config, values: config)
+
+    def fail():
+        with pytest.raises(graphwd.EquivalenceError):
+            graphwd.rewrite(model, "l2", in_place=True)
+
+    assert_untouched_by(model, fail)
+    graphwd.rewrite(model, "l2", in_place=True, verify=False)
+    assert model.losses
+
+
+def test_an_interrupt_leaves_the_model_as_it_was(monkeypatch):
+    model = stubborn_model()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(editing, "set_regularizers", interrupt)
+
+    def fail():
+        with pytest.raises(KeyboardInterrupt):
+            graphwd.rewrite(model, graphwd.Rule("l2", layers="RMS*"), in_place=True)
+
+    assert_untouched_by(model, fail)
+
+
+def test_there_and_back():
+    """What was carried, set and removed is all undone by the opposite policy."""
+    for builder in (sample_models()["transformer"], stubborn_model):
+        model = builder()
+        rule = graphwd.Rule("l2", layers=["Dense", "RMSNormalization", "MultiHeadAttention"])
+        plain = graphwd.rewrite(model, graphwd.Rule(None))
+        graphwd.rewrite(plain, rule, in_place=True)
+        assert oracle.losses_sum(plain) > 0
+        graphwd.rewrite(plain, graphwd.Rule(None, layers=rule.layers), in_place=True)
+        assert oracle.losses_sum(plain) == 0
+        bare = graphwd.rewrite(model, graphwd.Rule(None))
+        assert not oracle.config_differences(plain.get_config(), bare.get_config())
+        assert [type(x) for x in oracle.all_layers(plain)] == [
+            type(x) for x in oracle.all_layers(bare)
+        ]
+
+
+def test_portable_refuses_before_anything_is_edited():
+    model = stubborn_model()
+
+    def fail():
+        with pytest.raises(graphwd.UnreachableWeightError, match="norm/scale"):
+            graphwd.rewrite(
+                model, graphwd.Rule("l2", layers=["RMS*", "Dense"]), in_place=True, portable=True
+            )
+
+    assert_untouched_by(model, fail)
+
+
+def test_a_large_model_takes_no_copy_of_its_weights():
+    inputs = keras.Input((64,))
+    model = keras.Model(inputs, layers.Dense(64, name="dense")(inputs))
+    inputs_for(model)
+    handle = model.get_layer("dense").kernel
+    plan = graphwd.plan(model, "l2")
+    found = survey.survey(model, calls=False)
+    editing.edit(found, plan)
+    assert model.get_layer("dense").kernel is handle
+    assert isinstance(handle.regularizer, regularizers.L2)
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_an_edit_that_reaches_another_layer_is_refused(name):
+    shared = layers.Dense(3, name="shared")
+    inputs = keras.Input((4, 3))
+    x = layers.TimeDistributed(shared, name="first")(inputs)
+    model = keras.Model(inputs, layers.TimeDistributed(shared, name="second")(x))
+    with pytest.raises(graphwd.EquivalenceError):
+        graphwd.rewrite(model, graphwd.Rule("l2", paths=f"{name}/*", roles="kernel"), in_place=True)
+    assert shared.kernel_regularizer is None
+    assert shared.kernel.regularizer is None

@@ -1,0 +1,101 @@
+"""Models, and policies of several strengths, for the tests of what an optimizer decays."""
+
+import keras
+import numpy as np
+from keras import layers
+
+import graphwd
+from tests.support.sample_models import sample_models
+
+SAMPLES = sample_models()
+
+
+def small_model():
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, name="first", bias_initializer="ones"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dense(2, name="last", bias_initializer="ones"),
+        ],
+        name="small",
+    )
+
+
+def fill(model):
+    generator = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(generator.uniform(0.5, 1.0, variable.shape).astype("float32"))
+
+
+def reloaded(model, folder):
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
+
+
+STRENGTHS = [
+    graphwd.Rule(graphwd.weight_decay(0.5), roles=["kernel", "scale"]),
+    graphwd.Rule(graphwd.weight_decay(0.25), paths="*last/kernel"),
+    graphwd.Rule(graphwd.weight_decay(0.125), roles="gamma"),
+]
+
+
+def nested():
+    """The same layer names at two depths, and in two models of one model."""
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="last")], name="inner")
+    other = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="first")], name="other")
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, name="first")(other(inner(inputs)))
+    x = layers.LayerNormalization(name="norm")(x)
+    return keras.Model(inputs, layers.Dense(2, name="last")(x), name="outer")
+
+
+def attention():
+    """Several weights that one regularizer argument governs, and a wrapper of two layers."""
+    inputs = keras.Input((3, 4))
+    x = layers.MultiHeadAttention(2, 2, name="attend")(inputs, inputs)
+    x = layers.Bidirectional(layers.LSTM(2), name="both")(x)
+    return keras.Model(inputs, layers.Dense(2, name="last")(x))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Unnamed(layers.Layer):
+    """Keras numbers the layers within, and starts anew in each process."""
+
+    def build(self, shape):
+        self.one, self.two = layers.Dense(4), layers.LayerNormalization()
+        self.one.build(shape)
+        self.two.build((None, 4))
+
+    def call(self, x):
+        return self.two(self.one(x))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    """A model that is no graph, with layers that have no names of their own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.norm = layers.Dense(4), layers.BatchNormalization()
+        self.last = layers.Dense(2, name="last")
+
+    def call(self, x):
+        return self.last(self.norm(self.one(x)))
+
+
+def subclassed():
+    model = Subclassed()
+    model(np.ones((1, 4), "float32"))
+    return model
+
+
+MODELS = {
+    "small": small_model,
+    "nested": nested,
+    "attention": attention,
+    "subclassed": subclassed,
+    "unnamed": lambda: keras.Sequential(
+        [keras.Input((4,)), Unnamed(name="a"), Unnamed(name="b"), layers.Dense(2, name="last")]
+    ),
+}
