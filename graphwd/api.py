@@ -159,7 +159,7 @@ def _edited_copy(found: Survey, decided: Plan) -> Any:
 
 def _planned(model: Any, policy: Any, *, calls: bool = True) -> tuple[Survey, Plan]:
     from graphwd.live import checks
-    from graphwd.live.measure import Weights
+    from graphwd.live.penalties import Weights
     from graphwd.live.survey import survey
 
     found = survey(model, calls=calls)
@@ -253,7 +253,7 @@ def inspect(model: Any) -> Plan:
 
         return archive.inspect_file(model)
     from graphwd.live import checks
-    from graphwd.live.measure import Weights
+    from graphwd.live.penalties import Weights
     from graphwd.live.survey import survey
     from graphwd.training import decaying
 

@@ -23,12 +23,7 @@ _PIECE = 1 << 22
 
 
 def give_value(source: Any, target: Any) -> None:
-    """Gives a new variable without a value that of another, without a trip through numpy.
-
-    Args:
-        source: A `keras.Variable`.
-        target: A copy of it that lacks a value.
-    """
+    """Gives a new variable without a value that of another, without a trip through numpy."""
     value = _keras.value_of(source)
     backend = keras.backend.backend()
     if value is None:
@@ -46,12 +41,7 @@ def give_value(source: Any, target: Any) -> None:
 
 
 def set_value(source: Any, target: Any) -> None:
-    """Gives a variable that has a value the one of another of the same shape and dtype.
-
-    Args:
-        source: A `keras.Variable`.
-        target: Another one.
-    """
+    """Gives a variable that has a value the one of another of the same shape and dtype."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         target.value.assign(_tensorflow_value(source.value))
@@ -75,13 +65,6 @@ def _name_scope_of(variable: Any, name: str) -> Any:
 
     TensorFlow keeps a kernel of some 35 KB for each full name and shape. One that is there already
     costs no memory, and a quarter of the time.
-
-    Args:
-        variable: The other one.
-        name: The name that the variable is made with.
-
-    Returns:
-        A context manager.
     """
     import tensorflow as tf
 
@@ -126,13 +109,7 @@ def _copied_torch(value: Any) -> Any:
 def same_bits(one: Any, other: Any) -> bool:
     """Whether two variables have the same value, bit for bit, also where it is not a number.
 
-    Args:
-        one: A `keras.Variable`.
-        other: Another one.
-
-    Returns:
-        A bool. Values that share their memory are equal without being read; sharded values are
-        compared shard by shard, where they are.
+    Those that share their memory are not read; sharded ones are compared shard by shard.
     """
     if _keras.shape_of(one) != _keras.shape_of(other) or (
         _keras.dtype_of(one) != _keras.dtype_of(other)
@@ -292,15 +269,7 @@ def traced_types() -> tuple[type, ...]:
 
 
 def copy_rule(cls: type, copy: Callable[[Any], Any]) -> Callable[[Any], Any] | None:
-    """How objects of a backend's own class are copied.
-
-    Args:
-        cls: Any class.
-        copy: Copies what such an object holds.
-
-    Returns:
-        A function that copies an object, or `None` for other classes.
-    """
+    """How objects of a backend's own class are copied."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -373,18 +342,7 @@ def join_scope(model: Any) -> None:
 def compiled(
     function: Callable[[Sequence[Any]], Any], variables: Sequence[Any]
 ) -> Callable[[], Any]:
-    """Makes one call of the backend out of a function of variables.
-
-    Args:
-        function: Computes a tensor from a list of variables, or of their values, with
-            `keras.ops`.
-        variables: A list of `keras.Variable`.
-
-    Returns:
-        A function without arguments that computes the tensor from the values of the moment, as
-        a numpy array. It is compiled when it is called first, but on PyTorch, where compiling
-        takes longer than all calls will.
-    """
+    """Makes one call of a function of variables: compiled, but on PyTorch, where it takes long."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf

@@ -99,13 +99,6 @@ def unused_penalties(model: Any, step: str = "train_step") -> str:
     `self`. A method that names them and does nothing with them is taken for one that uses them,
     and one that reaches them in a roundabout way (`getattr`, a function in another module) for one
     that does not: this is a hint, not a proof.
-
-    Args:
-        model: A live model.
-        step: The method that is asked: `train_step`, or `test_step` for what `evaluate` shows.
-
-    Returns:
-        A sentence that names the method and what to add, or "".
     """
     for name in (step, "compute_loss"):
         owner = next((cls for cls in type(model).__mro__ if name in vars(cls)), None)

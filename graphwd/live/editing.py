@@ -13,27 +13,14 @@ from graphwd.errors import EquivalenceError, ModelError
 from graphwd.graph import values
 from graphwd.graph.equivalence import compare
 from graphwd.graph.slots import SUFFIX, Slot, set_regularizers
-from graphwd.live import holders, serializing, survey, walk
-from graphwd.live.carrying import carrier
+from graphwd.live import survey, walk
+from graphwd.live.carrying import carrier, serializing
 from graphwd.plans.plan import Plan
 from graphwd.policy import regularizers
 
 
 def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
-    """Gives a model the regularizers of a plan without building another model.
-
-    Args:
-        found: The survey of the model.
-        plan: A plan for its slots.
-        verify: Whether to prove that the config says what the plan says, and nothing else.
-
-    Returns:
-        The model.
-
-    Raises:
-        ModelError: when a layer keeps its regularizer where it can't be set from outside.
-        EquivalenceError: when the proof fails. Either way the model is as it was before.
-    """
+    """Gives a model the regularizers of a plan without building another model."""
     restores: list[Callable[[], None]] = []
     made: dict[int, Any] = {id(None): None}
     serialize_once = regularizers.once()
@@ -93,16 +80,7 @@ def _edit_unit(
     made: dict[int, Any],
     restores: list[Callable[[], None]],
 ) -> bool:
-    """Edits a layer if the plan wants it otherwise than it is, and says whether it did.
-
-    Args:
-        found: The survey of the model.
-        unit: The layer.
-        plan: The plan.
-        serialize_once: Serializes a regularizer.
-        made: Regularizers by the ids of their serialized forms: layers share one for each rule.
-        restores: Takes up a function that undoes the edit.
-    """
+    """Edits a layer if the plan wants it otherwise than it is, and says whether it did."""
     decisions = plan.decisions
     in_config = {
         pointer: index for pointer, index in unit.slots.items() if decisions[index].changes
@@ -123,7 +101,7 @@ def _edit_unit(
     for pointer, index in in_config.items():
         regularizer = _made(decisions[index].after, made)
         place = found.slots[index]
-        held = holders.of_slot(unit, pointer, place.role, index)
+        held = survey.holders(unit, pointer, place.role, index)
         if not held:
             _set_in_containers(unit, index, place, regularizer, restores)
         for holder, attribute in held:
@@ -148,7 +126,7 @@ def _set_in_containers(
     """Sets a slot that a layer keeps in a dict or a list, where it is found by what it holds."""
     weights = [unit.weights[place] for place, other in unit.governs.items() if other == index]
     held = weights[0].variable.regularizer if weights else None
-    places = [] if held is None else holders.of_value(unit.layer, held)
+    places = [] if held is None else _containers_of(unit.layer, held)
     if not places:
         raise ModelError(
             f"Layer {unit.layer.name!r} has no attribute {slot.role}{SUFFIX} that holds what its "
@@ -157,3 +135,20 @@ def _set_in_containers(
     for container, key in places:
         restores.append(functools.partial(container.__setitem__, key, held))
         container[key] = regularizer
+
+
+def _containers_of(layer: Any, regularizer: Any) -> list[tuple[Any, Any]]:
+    """The containers in a layer's attributes that hold a regularizer itself, each with the key."""
+    found = []
+    stack = [value for _, _, inner in walk.layers_within(layer) for value in vars(inner).values()]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            items = list(value.items())
+        elif isinstance(value, list):
+            items = list(enumerate(value))
+        else:
+            continue
+        found += [(value, key) for key, item in items if item is regularizer]
+        stack += [item for _, item in items if isinstance(item, (dict, list))]
+    return found

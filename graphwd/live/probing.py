@@ -23,17 +23,7 @@ from graphwd.policy import regularizers
 def governed(
     layer: Any, serialized: Mapping[str, Any], candidates: list[Pointer]
 ) -> dict[int, Pointer] | None:
-    """Maps a layer's weights to the slots that set their regularizers.
-
-    Args:
-        layer: A live layer.
-        serialized: The same, serialized.
-        candidates: The pointers of its slots.
-
-    Returns:
-        A dict from the place of a weight in `walk.weights(layer)` to a pointer; `None` when no
-        layer like it can be made from its config.
-    """
+    """Maps places of weights to the slots that set them; `None` if no layer like it can be made."""
     numbered = dict(enumerate(candidates, start=1))
     marks = {pointer: regularizers.l2(float(number)) for number, pointer in numbered.items()}
     try:

@@ -21,12 +21,6 @@ def keep(found: survey.Survey, plan: Plan, known: Mapping[int, dict[int, Any]], 
 
     A penalty that the plan has left as it was keeps its start; another starts where the weights
     are.
-
-    Args:
-        found: The survey of the original.
-        plan: The plan that was carried out.
-        known: The starts that the original had.
-        model: The rewritten model, which may be the original.
     """
     if not any(starts.wanted(v.regularizer) for v in model.variables) and not any(known.values()):
         return
@@ -45,15 +39,7 @@ def keep(found: survey.Survey, plan: Plan, known: Mapping[int, dict[int, Any]], 
 
 
 def differences(original: Any, rewritten: Any) -> list[str]:
-    """Says which starts are neither those of the original nor its weights.
-
-    Args:
-        original: A live model.
-        rewritten: A model that is proved to have the same weights.
-
-    Returns:
-        A line for each.
-    """
+    """Says which starts are neither those of the original nor its weights."""
     found = []
     for ours, theirs in walk.pair_variables(walk.pair_layers(original, rewritten)):
         start = starts.start_of(theirs)

@@ -17,8 +17,8 @@ import keras
 
 from graphwd.graph import roles
 from graphwd.graph.slots import Pointer, Slot, find_slots
-from graphwd.live import _keras, holders, probing, walk
-from graphwd.live.serializing import serialize
+from graphwd.live import _keras, probing, walk
+from graphwd.live.carrying.serializing import serialize
 from graphwd.policy import regularizers
 
 
@@ -68,15 +68,7 @@ class Survey:
 
 
 def survey(model: Any, *, calls: bool = True) -> Survey:
-    """Finds every slot of a live model and the weights that it governs.
-
-    Args:
-        model: A Keras model, built or not.
-        calls: Whether the serialized model is to tell the calls of its layers.
-
-    Returns:
-        A `Survey`.
-    """
+    """Finds every slot of a live model and the weights that it governs."""
     serialized = serialize(model, calls=calls)
     units, pointers = _units(model)
     slots = _slots(serialized, units, pointers)
@@ -158,16 +150,7 @@ def is_built(model: Any) -> bool:
 
 
 def of_copy(found: Survey, copy: Any, copies: Mapping[int, Any]) -> Survey:
-    """The survey of a model's copy, which has the same slots in the same places.
-
-    Args:
-        found: The survey of the original.
-        copy: Its copy.
-        copies: Maps the id of each object of the original to its copy.
-
-    Returns:
-        A `Survey`.
-    """
+    """The survey of a model's copy, which has the same slots in the same places."""
     units = [
         replace(
             unit,
@@ -300,7 +283,7 @@ def _leave_to_the_carrier(unit: Unit, slots: list[Slot]) -> None:
         return
     for pointer, index in list(unit.slots.items()):
         slot = slots[index]
-        if slot.regularizer is None and not holders.of_slot(unit, pointer, slot.role, index):
+        if slot.regularizer is None and not holders(unit, pointer, slot.role, index):
             del unit.slots[pointer]
 
 
@@ -332,7 +315,7 @@ def _by_convention(
     for pointer, index in candidates.items():
         owners.setdefault(pointer[:-1], {})[slots[index].role] = pointer
     for place, by_role in owners.items():
-        top = unit.layer if len(place) == 1 else holders.layer_at(unit.layer, (*place, ""))
+        top = unit.layer if len(place) == 1 else _layer_at(unit.layer, (*place, ""))
         inside = {id(inner) for _, _, inner in walk.layers_within(top)}
         for index, weight in enumerate(unit.weights):
             role = roles.prefix_for(weight.variable.name, by_role)
@@ -346,3 +329,40 @@ def _key(layer: Any, serialized: Mapping[str, Any]) -> str:
     config = {k: v for k, v in serialized["config"].items() if k != "name"}
     text = json.dumps([config, serialized.get("build_config")], sort_keys=True, default=repr)
     return f"{type(layer).__module__}.{type(layer).__qualname__}:{id(type(layer))}:{text}"
+
+
+def holders(unit: Unit, pointer: Pointer, role: str, index: int) -> list[tuple[Any, str]]:
+    """The layers and attributes from which a layer's get_config reads a slot.
+
+    They are on the unit or on a layer inside it: on the one whose own config has the slot, and on
+    those that were made from its arguments (the cell of an LSTM, the projections of
+    MultiHeadAttention), which Keras asks for the config or not as it likes. Not on layers with a
+    weight of the role that another slot sets; and an activity regularizer is the layer's own.
+    """
+    name = str(pointer[-1])
+    top = unit.layer if len(pointer) <= 2 else _layer_at(unit.layer, pointer)
+    others = {
+        id(weight.owner)
+        for place, weight in enumerate(unit.weights)
+        if unit.governs and unit.governs.get(place) != index and walk.role_of(weight) == role
+    }
+    inner = [layer for _, _, layer in walk.layers_within(top)][1:] if role != "activity" else []
+    return [
+        (layer, attribute)
+        for layer in (top, *(layer for layer in inner if id(layer) not in others))
+        for attribute in (name, f"_{name}")
+        if attribute in vars(layer)
+    ]
+
+
+def _layer_at(layer: Any, pointer: Pointer) -> Any:
+    """The layer inside a unit whose config a pointer leads to, known by the names on the way."""
+    value: Any = serialize(layer)
+    for key in pointer[:-1]:
+        value = value[key]
+        if isinstance(value, dict) and isinstance(value.get("class_name"), str):
+            config = value.get("config")
+            name = config.get("name") if isinstance(config, dict) else None
+            within = [inner for _, _, inner in walk.layers_within(layer)][1:]
+            layer = next((inner for inner in within if inner.name == name), layer)
+    return layer

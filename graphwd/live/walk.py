@@ -100,15 +100,7 @@ def _name_within(layer: Any, variable: Any) -> str:
 
 
 def steady_names(layer: Any, names: Iterable[str]) -> tuple[str, ...]:
-    """The names of sublayers on the way, where those that Keras made up are numbered in each layer.
-
-    Args:
-        layer: The layer where the way begins.
-        names: Names of layers within it, as a `Weight` has them.
-
-    Returns:
-        A tuple of names that don't depend on what was built before.
-    """
+    """The names of sublayers on the way; those that Keras made up are numbered in each layer."""
     steady: list[str] = []
     for name in names:
         inner = _keras.sublayers(layer)
@@ -140,16 +132,6 @@ def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
 
     Sublayers are paired by name where the names are the same, and otherwise by their place in the
     tracking order; their classes must agree either way.
-
-    Args:
-        source: A layer.
-        clone: A layer of the same structure.
-
-    Returns:
-        A list of pairs, each layer once, outer layers first.
-
-    Raises:
-        ModelError: when the structures differ.
     """
     pairs: list[tuple[Any, Any]] = []
     seen: set[int] = set()
@@ -185,17 +167,7 @@ def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
 
 
 def pair_variables(layers: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Pairs all variables of paired layers: weights, statistics, seeds.
-
-    Args:
-        layers: Pairs of layers, as `pair_layers` gives them.
-
-    Returns:
-        A list of pairs of `keras.Variable`, each once.
-
-    Raises:
-        ModelError: when the variables differ; the message names the layer.
-    """
+    """Pairs all variables of paired layers: weights, statistics, seeds."""
     pairs: list[tuple[Any, Any]] = []
     seen: set[int] = set()
     for ours, theirs in layers:

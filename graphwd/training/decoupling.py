@@ -9,7 +9,7 @@ import keras
 
 from graphwd.errors import GraphwdError, PolicyError
 from graphwd.live import _keras, walk
-from graphwd.live.decided import decided
+from graphwd.live.penalties import decided
 from graphwd.plans.plan import Decision
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy

@@ -10,7 +10,7 @@ import keras
 from graphwd.errors import PolicyError
 from graphwd.live import backends
 from graphwd.live.checks import unused_penalties
-from graphwd.live.decided import decided
+from graphwd.live.penalties import decided
 from graphwd.policy.policies import Policy
 from graphwd.training.scaled import Scaled
 

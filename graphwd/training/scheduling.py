@@ -12,7 +12,7 @@ import numpy as np
 
 from graphwd.errors import GraphwdError, PolicyError
 from graphwd.live import _keras, backends, walk
-from graphwd.live.decided import decided
+from graphwd.live.penalties import decided
 from graphwd.policy.policies import Policy
 from graphwd.training import scaled
 from graphwd.training.optimizers import leaves

@@ -8,7 +8,7 @@ from keras.src.saving import serialization_lib
 
 import graphwd
 from graphwd.graph import slots, values
-from graphwd.live.serializing import serialize
+from graphwd.live.carrying.serializing import serialize
 from tests.support.sample_models import sample_models
 
 KERAS_SERIALIZES = serialization_lib.serialize_keras_object

@@ -40,15 +40,7 @@ def steps_of(optimizer: Any) -> Any:
 
 
 def decay_of(optimizer: Any, variable: Any) -> float:
-    """The coefficient by which an optimizer decays a variable; 0 for one that it leaves out.
-
-    Args:
-        optimizer: A plain optimizer, whose variables' decay is not left to others inside it.
-        variable: A variable.
-
-    Returns:
-        The coefficient before the learning rate.
-    """
+    """The coefficient by which an optimizer decays a variable; 0 for one that it leaves out."""
     decay = vars(optimizer).get("weight_decay")
     if hasattr(optimizer, "adam_weight_decay") and optimizer._should_use_adamw(variable):
         decay = vars(optimizer)["adam_weight_decay"]

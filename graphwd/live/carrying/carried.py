@@ -57,17 +57,7 @@ class Carried:
 def penalty(
     index: int, weight: walk.Weight, role: str, regularizer: dict[str, Any]
 ) -> dict[str, Any]:
-    """The record of one penalty, with what is needed to know its variable again.
-
-    Args:
-        index: The weight's place among `walk.weights(layer)`.
-        weight: The weight.
-        role: Its role.
-        regularizer: The serialized regularizer that it gets.
-
-    Returns:
-        A plain dict.
-    """
+    """The record of one penalty, with what is needed to know its variable again."""
     return {
         "index": index,
         "names": list(weight.names),
@@ -84,12 +74,6 @@ def fingerprint(weights: Sequence[walk.Weight]) -> str:
 
     Left out is what differs between processes: names of layers, the numbers in names, and the
     order of the weights of one layer.
-
-    Args:
-        weights: All weights of a layer, as `walk.weights` gives them.
-
-    Returns:
-        The number of weights and a hash of what they are.
     """
     owners: dict[int, list[Any]] = {}
     for weight in weights:
@@ -101,18 +85,7 @@ def fingerprint(weights: Sequence[walk.Weight]) -> str:
 
 
 def settle(layer: Any, carried: Carried) -> bool:
-    """Puts the carried regularizers on a layer's variables, if all of these exist.
-
-    Args:
-        layer: A carrying layer that is built.
-        carried: What it carries.
-
-    Returns:
-        Whether the variables exist.
-
-    Raises:
-        ModelError: when the variables are not the ones that the penalties were recorded for.
-    """
+    """Puts the carried regularizers on a layer's variables, if all of these exist."""
     weights = walk.weights(layer)
     if fingerprint(weights) != carried.weights:
         if len(weights) < int(carried.weights.split(":")[0]) and not _is_complete(layer):
@@ -144,18 +117,6 @@ def as_saved(
     A layer is loaded as its config tells, which may be otherwise than it is: LoRA inside a
     composite layer is merged, a block that was added later is not there. Whether that is so is
     found out by building the layer anew, once for the weights that it has.
-
-    Args:
-        layer: A carrying layer.
-        carried: What it carries.
-        rebuild: Builds the layer anew from its own config, for `True` even where that takes as
-            much memory as the layer has; gives `None` where it can't be done here.
-
-    Returns:
-        The fingerprint of the weights that the loaded layer will have, and the penalties.
-
-    Raises:
-        ModelError: when a penalised weight would not be there, or the file could not be loaded.
     """
     if carried.variables is None:
         return carried.weights, current(layer, carried)

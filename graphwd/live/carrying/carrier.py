@@ -69,9 +69,7 @@ class Carrier:
     def get_config(self) -> dict[str, Any]:
         """The layer's own config and, under two more keys, the penalties.
 
-        Returns:
-            A dict. `Layer.__new__` can't take the key `cls`, so the layer's class alone can't be
-            made from it, which would drop the penalties.
+        `Layer.__new__` refuses the key `cls`: the layer's class can't drop them unnoticed.
         """
         weights, penalties = _as_saved(self)
         return {
@@ -151,13 +149,7 @@ def _starts_config(layer: Any) -> dict[str, Any]:
 
 
 def keep_starts(layer: Any, before: Mapping[int, Any]) -> None:
-    """Lets a layer keep the starts of those of its weights whose penalties want one.
-
-    Args:
-        layer: A built layer.
-        before: Starts that weights have already, by their places among `walk.weights(layer)`;
-            others start where they are.
-    """
+    """Lets a layer keep the starts of those of its weights whose penalties want one."""
     places = starts.places(layer)
     kept = _carried_by(layer).starts if is_carrier(layer) else None
     if not places and kept is None:
@@ -203,18 +195,6 @@ def attach(
     """Makes a layer carry penalties, in place of those that it carries already.
 
     With no penalties the layer has its own class afterwards.
-
-    Args:
-        layer: A layer, built or not.
-        penalties: Records made by `penalty`.
-        weights: The `fingerprint` of the weights that the layer has once it is built.
-        kept: The starts of its weights.
-
-    Returns:
-        The layer.
-
-    Raises:
-        ModelError: when the penalties don't fit the layer's variables.
     """
     detach(layer)
     if not penalties and kept is None:
@@ -239,14 +219,7 @@ def detach(layer: Any) -> Any:
 
 
 def settle(layer: Any) -> None:
-    """Puts the carried regularizers on the layer's variables, once these exist.
-
-    Args:
-        layer: A carrying layer.
-
-    Raises:
-        ModelError: when the variables are not the ones that the penalties were recorded for.
-    """
+    """Puts the carried regularizers on the layer's variables, once these exist."""
     record = _carried_by(layer)
     if record.variables is None and layer.built and carried.settle(layer, record):
         if record.starts is not None:
@@ -261,9 +234,6 @@ def hand_down(layer: Any) -> None:
     model (`keras.Model(backbone.inputs, backbone.layers[-2].output)`), which is saved layer by
     layer. So each has what its variables have: Keras's own layers in their attributes, others by
     carrying it.
-
-    Args:
-        layer: Any layer; only a Functional model has layers to hand down to.
     """
     if not _keras.is_functional(layer):
         return
@@ -289,14 +259,7 @@ def hand_down(layer: Any) -> None:
 
 
 def snapshot(layer: Any) -> Callable[[], None]:
-    """Remembers every regularizer within a layer: on variables, in attributes, and carried.
-
-    Args:
-        layer: A layer.
-
-    Returns:
-        A function that brings all of it back.
-    """
+    """Remembers every regularizer within a layer: on variables, in attributes, and carried."""
     remembered = []
     for _, _, inner in walk.layers_within(layer):
         attributes = {name: value for name, value in vars(inner).items() if name.endswith(SUFFIX)}

@@ -16,13 +16,7 @@ else:
 
 
 def when_imported(package: str, function: Callable[[], Any]) -> None:
-    """Calls a function once a package has been imported; now, if it has been already.
-
-    Args:
-        package: The name of a top-level package. It is not imported by this, and need not exist,
-            or may be blocked by a `None` in `sys.modules`.
-        function: Called once, without arguments.
-    """
+    """Calls a function once a package has been imported; now, if it has been already."""
     if sys.modules.get(package) is not None:
         function()
     else:

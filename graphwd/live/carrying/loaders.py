@@ -55,18 +55,7 @@ class Loader:
         return id(self)
 
     def from_config(self, config: dict[str, Any]) -> Any:
-        """Makes a layer of its own class, which then carries what its config has.
-
-        Args:
-            config: What the `get_config` of a carrying layer returned.
-
-        Returns:
-            The layer.
-
-        Raises:
-            ModelError: as soon as the layer has variables, when they are not the ones that the
-                penalties were recorded for.
-        """
+        """Makes a layer of its own class, which then carries what its config has."""
         return self.load(self.base, config)
 
 

@@ -54,17 +54,7 @@ def change(layer: Any, cls: type) -> None:
 def carrier_class(
     base: Any, mixin: type, loader: Any, methods: dict[str, Callable[..., Any]]
 ) -> type:
-    """The class of those layers of a class that carry something, made when there is none.
-
-    Args:
-        base: The layers' own class.
-        mixin: What is put before it.
-        loader: What is registered with Keras in the place of the new class.
-        methods: More methods of it.
-
-    Returns:
-        A class that lives as long as its layers do.
-    """
+    """The class of those layers of a class that carry something, made when there is none."""
     known: list[type] = type.__subclasses__(base)
     for cls in known:
         if isinstance(cls, CarrierType):
@@ -129,13 +119,7 @@ class OwnMethod:
 
 @contextlib.contextmanager
 def as_itself(layer: Any, *, guarded: bool = True) -> Iterator[None]:
-    """While its own code runs, a layer is of its own class, for which that code may ask.
-
-    Args:
-        layer: Any layer; one that carries nothing is of its own class anyway.
-        guarded: Whether it is a carrier again as soon as it is saved in the meantime, be it by
-            that code or by another thread.
-    """
+    """While its own code runs, a layer is of its own class, for which that code may ask."""
     if not is_carrier(layer):
         yield
         return

@@ -11,7 +11,7 @@ import gc
 import inspect
 import types
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -29,11 +29,18 @@ STATEFUL: Any = (
 """What a model and its copy must not share."""
 
 _ends: set[type] = set()
-_others: dict[type, bool] = {}
+_others: dict[type, tuple[bool, Callable[[Any], Iterable[Any]] | None]] = {}
+"""Of each class whether it is stateful, and what leads on from it, where that is less than all."""
 
 
 def holds(value: Any) -> bool:
     """Whether a variable, a layer or the like can be reached from an object."""
+    if isinstance(value, types.FunctionType):  # most hold a method of the layer itself
+        for cell in value.__closure__ or ():
+            if cell != _EMPTY and isinstance(
+                getattr(cell.cell_contents, "__self__", None), keras.Operation
+            ):
+                return True
     return bool(_reached([value], first=True, inside=False))
 
 
@@ -58,11 +65,12 @@ def _reached(roots: Iterable[Any], *, first: bool, inside: bool) -> list[Any]:
         reached = []
         for place in new.keys() - seen.keys():
             value = new[place]
-            stateful = _others.get(type(value))
-            if stateful is None:
+            known = _others.get(type(value))
+            if known is None:
                 if _is_end(type(value)):
                     continue
-                stateful = _others[type(value)]
+                known = _others[type(value)]
+            stateful, onward = known
             seen[place] = value
             if stateful:
                 found.append(value)
@@ -70,20 +78,10 @@ def _reached(roots: Iterable[Any], *, first: bool, inside: bool) -> list[Any]:
                     return found
                 if not inside:
                     continue
-            if isinstance(value, types.FunctionType):
-                reached += (
-                    value.__closure__,
-                    value.__defaults__,
-                    value.__kwdefaults__,
-                    vars(value),
-                )
-            elif isinstance(value, weakref.ReferenceType):
-                reached.append(value())
-            elif isinstance(value, keras.Function):
-                reached += _keras.constants_of(value)
+            if onward is None:
                 open_ends.append(value)
             else:
-                open_ends.append(value)
+                reached += onward(value)
         reached += gc.get_referents(*open_ends)
     return found
 
@@ -93,5 +91,18 @@ def _is_end(cls: type) -> bool:
     if issubclass(cls, (*_ENDS, _keras.Node, *backends.unchanging_types())):
         _ends.add(cls)
         return True
-    _others[cls] = issubclass(cls, (*STATEFUL, *backends.state_types()))
+    onward = next((way for base, way in _ONWARD.items() if issubclass(cls, base)), None)
+    _others[cls] = issubclass(cls, (*STATEFUL, *backends.state_types())), onward
     return False
+
+
+_EMPTY = types.CellType()
+_ONWARD: dict[Any, Callable[[Any], Iterable[Any]]] = {
+    types.FunctionType: lambda function: (
+        *(function.__closure__, function.__defaults__, function.__kwdefaults__),
+        vars(function),
+    ),
+    weakref.ReferenceType: lambda reference: (reference(),),
+    keras.Function: lambda graph: (*gc.get_referents(graph), *_keras.constants_of(graph)),
+    _keras.Tracker: _keras.stores,
+}

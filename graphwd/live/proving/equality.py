@@ -46,16 +46,7 @@ class Pairs:
 
 
 def pair(original: Any, copy: Any, names: Mapping[str, str]) -> Pairs:
-    """Pairs the layers and variables of two models, and compares the layers' flags.
-
-    Args:
-        original: A model.
-        copy: Another one of the same graph.
-        names: Maps the original's layer paths to the other's, where they differ.
-
-    Returns:
-        The `Pairs`.
-    """
+    """Pairs the layers and variables of two models, and compares the layers' flags."""
     problems: list[str] = []
     layers = list(_paired(original, copy, names, problems))
     inner: list[tuple[str, Any, Any]] = []
@@ -64,17 +55,7 @@ def pair(original: Any, copy: Any, names: Mapping[str, str]) -> Pairs:
 
 
 def differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True) -> list[str]:
-    """What differs between two models of the same config, apart from regularizers.
-
-    Args:
-        pairs: The two models.
-        compared: Takes up how much was compared.
-        unsaved: Whether to compare what Keras doesn't save: the state of seed generators, and on
-            which devices a value lies.
-
-    Returns:
-        A line for each difference.
-    """
+    """What differs between two models of the same config, apart from regularizers."""
     problems = list(pairs.problems)
     seen: set[int] = set()
     targets: dict[int, str] = {}
@@ -202,16 +183,7 @@ def _variables(
 
 
 def penalty_differences(found: Survey, plan: Plan, pairs: Pairs) -> list[str]:
-    """Where a variable's regularizer, or what a layer carries, is not what a plan says.
-
-    Args:
-        found: The survey of the original.
-        plan: The plan for it.
-        pairs: The original and the rewritten model.
-
-    Returns:
-        A line for each difference.
-    """
+    """Where a variable's regularizer, or what a layer carries, is not what a plan says."""
     problems: list[str] = []
     serialize_once = regularizers.once()
     partner = {id(ours): theirs for _, ours, theirs in pairs.layers}
@@ -295,16 +267,7 @@ def _titled(value: Any) -> str:
 
 
 def output_differences(original: Any, copy: Any, compared: dict[str, int]) -> list[str]:
-    """Where two models give other outputs on generated inputs.
-
-    Args:
-        original: A model.
-        copy: Another one with the same inputs.
-        compared: Takes up how many outputs were compared.
-
-    Returns:
-        A line for each output that differs.
-    """
+    """Where two models give other outputs on generated inputs."""
     inputs = keras.tree.map_structure(_example, _inputs(original))
     one = keras.tree.flatten(original(inputs, training=False))
     two = keras.tree.flatten(copy(inputs, training=False))

@@ -7,7 +7,7 @@ from typing import Any
 from graphwd.errors import EquivalenceError
 from graphwd.graph.equivalence import Report, compare
 from graphwd.graph.slots import set_regularizers
-from graphwd.live import serializing
+from graphwd.live.carrying import serializing
 from graphwd.live.proving import equality
 from graphwd.live.survey import Survey, survey
 from graphwd.plans.plan import Decision, Plan, make_plan
@@ -29,19 +29,7 @@ def prove(found: Survey, plan: Plan, copy: Any, *, outputs: bool) -> None:
 def verify_clone(
     found: Survey, plan: Plan, copy: Any, *, outputs: bool = False, unsaved: bool = True
 ) -> Report:
-    """Proves that a live model is the surveyed one plus a plan's edits.
-
-    Args:
-        found: The survey of the original.
-        plan: The plan for it.
-        copy: The rewritten model.
-        outputs: Whether to compare outputs on generated inputs.
-        unsaved: Whether to compare what Keras doesn't save: the state of seed generators, and on
-            which devices a value lies.
-
-    Returns:
-        A `Report`.
-    """
+    """Proves that a live model is the surveyed one plus a plan's edits."""
     expected = set_regularizers(found.serialized, plan.config_edits())
     known = [pointer for slot in found.slots for pointer in slot.pointers]
     comparison = compare(expected, serializing.serialize(copy), known=known)
@@ -65,20 +53,7 @@ def verify_models(
     outputs: bool = False,
     unsaved: bool = True,
 ) -> Report:
-    """Proves that a live model is another one plus a policy's edits.
-
-    Args:
-        original: A `keras.Model`.
-        rewritten: Another one.
-        policy: The policy, or `None` to accept the regularizers that the second model's config
-            says, as long as its variables have them.
-        outputs: Whether to compare outputs on generated inputs.
-        unsaved: Whether to compare what Keras doesn't save: the state of seed generators, and on
-            which devices a value lies.
-
-    Returns:
-        A `Report`.
-    """
+    """Proves that a live model is another one plus a policy's edits."""
     found = survey(original)
     if policy is not None:
         plan = make_plan(found.slots, policy, source=f"model {original.name!r}")

@@ -1,4 +1,4 @@
-"""Measures: the value of the penalty on each slot of a live model, now and as planned."""
+"""The penalties on a live model: which each weight gets, and what they come to."""
 
 from __future__ import annotations
 
@@ -7,10 +7,27 @@ from typing import Any
 
 import keras
 
-from graphwd.live.survey import Survey
+from graphwd.live import walk
+from graphwd.live.survey import Survey, survey
 from graphwd.plans.decisions import Decision
 from graphwd.plans.outcome import Penalties, penalised_places, unknown_note
+from graphwd.plans.plan import Plan, make_plan
 from graphwd.policy import regularizers
+from graphwd.policy.policies import Policy
+
+
+def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[walk.Weight, Decision]]]:
+    """Says what a policy decides on each weight of a model."""
+    found = survey(model)
+    plan = make_plan(
+        found.slots, Policy.coerce(policy), source=f"model {model.name!r}", notes=found.notes
+    )
+    pairs = [
+        (unit.weights[index], plan.decisions[slot])
+        for unit in found.units
+        for index, slot in unit.governs.items()
+    ]
+    return plan, pairs
 
 
 class Weights:
@@ -26,15 +43,7 @@ class Weights:
         self._found = found
 
     def __call__(self, decisions: tuple[Decision, ...]) -> Penalties:
-        """Computes what each slot's penalty adds, or once unfrozen would add, to the loss.
-
-        Args:
-            decisions: Decisions on the survey's slots, in their order.
-
-        Returns:
-            `Penalties`. Regularizers of activations have no value; those that can't be computed,
-            such as of a class that Keras doesn't find, are in the notes.
-        """
+        """Computes what each slot's penalty adds, or once unfrozen would add, to the loss."""
         variables: dict[int, list[Any]] = {}
         for unit in self._found.units:
             for index, slot in unit.governs.items():

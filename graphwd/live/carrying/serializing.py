@@ -11,6 +11,8 @@ from graphwd.graph.slots import strip_carried
 from graphwd.live import _keras, walk
 from graphwd.live.carrying import carrier
 
+_PLAIN = (str, int, float, bool, type(None))
+
 
 def serialize(layer: Any, *, calls: bool = True) -> dict[str, Any]:
     """A layer or model as Keras serializes it, but for compile state and what graphwd carries.
@@ -18,13 +20,6 @@ def serialize(layer: Any, *, calls: bool = True) -> dict[str, Any]:
     Compile state may hold what can't be serialized, and a rewrite does not need it. A layer that
     can't tell its config stands there with its class and its name alone, and a graph whose calls
     can't be told with its layers alone: both are compared as objects.
-
-    Args:
-        layer: A live layer or model.
-        calls: Whether a graph tells the calls of its layers, too.
-
-    Returns:
-        The serialized layer.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns of every lambda, which is not at issue here
@@ -42,16 +37,28 @@ def _serialized(layer: Any, calls: bool) -> dict[str, Any]:
         if _keras.is_graph(layer):
             serialized["config"] = _graph_config(layer, calls)
         else:
-            serialized["config"] = keras.saving.serialize_keras_object(carrier.plain_config(layer))
+            serialized["config"] = _as_data(carrier.plain_config(layer))
         for key in ("build_config", "compile_config"):
             config = getattr(layer, f"get_{key}", lambda: None)()
             if config is not None:
-                serialized[key] = keras.saving.serialize_keras_object(config)
+                serialized[key] = _as_data(config)
     except Exception:  # noqa: BLE001 # a get_config may raise anything, and is not needed
         return {**_keras.identity(cls), "config": {"name": layer.name}}
     if not _keras.is_graph(layer) and _holds_carrier(layer):
         return strip_carried(serialized)
     return serialized
+
+
+def _as_data(value: Any) -> Any:
+    """A value as Keras serializes it, which is asked only for what is not plain: it takes long."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is dict:
+        return {key: _as_data(item) for key, item in value.items()}
+    if kind is list:
+        return [_as_data(item) for item in value]
+    return keras.saving.serialize_keras_object(value)
 
 
 def _graph_config(model: Any, calls: bool) -> dict[str, Any]:
