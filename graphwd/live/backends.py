@@ -211,6 +211,17 @@ def restores(layer: Any) -> list[Callable[[], Any]]:
     return [functools.partial(buffer.data.copy_, buffer.clone()) for buffer in layer.buffers()]
 
 
+def module_state(value: Any) -> dict[str, Any] | None:
+    """The parameters and buffers of one of PyTorch's own modules; `None` for other objects."""
+    if keras.backend.backend() != "torch":
+        return None
+    import torch
+
+    if not isinstance(value, torch.nn.Module):
+        return None
+    return {**dict(value.named_parameters()), **dict(value.named_buffers())}
+
+
 def has_values(array: Any) -> bool:
     """Whether an array holds numbers, which PyTorch's on no device, for shapes alone, don't."""
     return str(getattr(array, "device", "")) != "meta"

@@ -536,3 +536,31 @@ def test_a_penalty_that_never_reaches_the_loss_is_said(cls, method):
         with pytest.warns(graphwd.UnusedPenaltyWarning, match="decouple"):
             graphwd.rewrite(model, "l2")
         assert any(method in note for note in graphwd.plan(model, "l2").notes)
+
+
+@pytest.mark.parametrize(
+    ("make", "state"),
+    [
+        (lambda: np.random.RandomState(3), lambda held: held.get_state()[1].tolist()),
+        (lambda: random.Random(3), lambda held: held.getstate()),
+        (lambda: np.random.default_rng(3), lambda held: held.bit_generator.state),
+    ],
+    ids=["RandomState", "Random", "Generator"],
+)
+def test_a_generator_that_a_call_draws_from_is_where_it_was(make, state):
+    class Drawing(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.held = make()
+
+        def call(self, inputs):
+            draw = getattr(self.held, "random", None) or self.held.random_sample
+            return inputs * (1 + draw())
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2)(Drawing(name="drawing")(inputs)))
+    before = state(model.get_layer("drawing").held)
+    rewritten = graphwd.rewrite(model, "l2", verify=False)
+    assert rewritten.get_layer("drawing").held is not model.get_layer("drawing").held
+    assert state(model.get_layer("drawing").held) == before
+    assert state(rewritten.get_layer("drawing").held) == before

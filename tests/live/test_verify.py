@@ -481,3 +481,70 @@ def test_a_report_reads_well(original):
     text = str(graphwd.verify(original, rewritten, POLICY))
     assert text.startswith("1 difference")
     assert "conv" in text
+
+
+# ---------------------------------------------------------------- state that no layer tracks
+
+
+class Scale:
+    """A plain object with a variable, which Keras does not track."""
+
+    def __init__(self):
+        self.factor = keras.Variable([2.0, 3.0])
+
+
+class Scaled(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = Scale()
+
+    def call(self, inputs):
+        return inputs * self.scale.factor
+
+
+def test_a_variable_of_a_plain_object_counts():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, layers.Dense(2)(Scaled(name="scaled")(inputs)))
+    rewritten = graphwd.rewrite(model, "l2")
+    assert graphwd.verify(model, rewritten, "l2").ok
+    change(rewritten.get_layer("scaled").scale.factor, set_first)
+    assert_refused(graphwd.verify(model, rewritten, "l2"), "scaled")
+
+
+def test_a_weight_among_the_arguments_of_a_call_counts():
+    factor = keras.Variable([2.0, 3.0], name="factor")
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, layers.Multiply(name="product")([layers.Dense(2)(inputs), inputs]))
+    model = keras.Model(inputs, keras.ops.multiply(model(inputs), factor))
+    rewritten = graphwd.rewrite(model, "l2")
+    assert graphwd.verify(model, rewritten, "l2").ok
+    (constant,) = (
+        argument
+        for operation in rewritten.operations
+        for node in operation._inbound_nodes
+        for argument in keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+        if isinstance(argument, keras.Variable)
+    )
+    assert constant is not factor
+    change(constant, set_first)
+    assert not graphwd.verify(model, rewritten, "l2").ok
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own")
+def test_the_state_of_a_module_of_pytorch_counts():
+    import torch
+
+    class Held(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.held = {"norm": torch.nn.BatchNorm1d(2)}
+
+        def call(self, inputs):
+            return inputs
+
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, layers.Dense(2)(Held(name="held")(inputs)))
+    rewritten = graphwd.rewrite(model, "l2")
+    assert graphwd.verify(model, rewritten, "l2").ok
+    rewritten.get_layer("held").held["norm"].running_mean += 1
+    assert_refused(graphwd.verify(model, rewritten, "l2"), "held")

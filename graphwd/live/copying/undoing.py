@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -75,6 +76,10 @@ def _restores(values: list[Any]) -> list[Callable[[], Any]]:
         elif issubclass(cls, np.random.Generator):
             state = value.bit_generator.state
             restores.append(functools.partial(setattr, value.bit_generator, "state", state))
+        elif issubclass(cls, np.random.RandomState):
+            restores.append(functools.partial(value.set_state, value.get_state()))
+        elif issubclass(cls, random.Random):
+            restores.append(functools.partial(value.setstate, value.getstate()))
         elif (
             hasattr(value, "__dict__")
             and not issubclass(cls, (*reachable.STATEFUL, keras.KerasTensor, *SHARED))

@@ -70,8 +70,13 @@ class Comparison:
         if isinstance(one, _ATOMS):
             return bool(one == other or one != one)  # or neither is a number
         self._seen.add((id(one), id(other)))
+        if isinstance(one, keras.Variable) and id(one) not in self.partners:
+            return backends.same_bits(one, other)  # of no layer: in a plain object, say
         if isinstance(one, _PAIRED):
             return True
+        state = backends.module_state(one)
+        if state is not None and not self.same(state, backends.module_state(other)):
+            return False
         if isinstance(one, _CONFIGURED):  # an initializer without a seed draws one for itself
             return bool(one.get_config() == other.get_config())
         if isinstance(one, keras.optimizers.Optimizer):

@@ -85,15 +85,19 @@ def differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True)
         targets[id(target)] = title
     compared["variables"] = len(seen)
     for title, ours, theirs in pairs.layers:
-        if _keras.is_functional(ours) and not _keras.is_graph(ours):
+        if _keras.is_functional(ours) and (
+            not _keras.is_graph(ours)
+            or any(isinstance(each, keras.Variable) for each in _keras.constants_of(ours))
+        ):
             problems += _wiring_differences(title, ours, theirs)
     return problems + _object_differences(pairs) + _shared(pairs.original, pairs.copy)
 
 
 def _wiring_differences(title: str, ours: Any, theirs: Any) -> list[str]:
-    """Where two models that their class has built differ inside, which their config can't tell.
+    """Where two graphs differ in what no config tells.
 
-    A graph may hold values of a weight as constants, taken when it was built.
+    That is what a class builds by itself, values of a weight that it took as constants, and
+    weights among the arguments of a call.
     """
     one, two = _keras.wiring(ours), _keras.wiring(theirs)
     if len(one) != len(two):
@@ -123,6 +127,8 @@ def _is_option(argument: Any) -> bool:
 
 
 def _same_argument(one: Any, other: Any) -> bool:
+    if isinstance(one, keras.Variable) and isinstance(other, keras.Variable):
+        return backends.same_bits(one, other)
     if keras.ops.is_tensor(one) and keras.ops.is_tensor(other):
         a, b = (np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in (one, other))
         return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
