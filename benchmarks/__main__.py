@@ -18,8 +18,8 @@ EPILOG = "\n\n".join(
     [
         "\b\nBenchmarks:\n"
         + "\n".join(f"  {name:<10} {what}" for name, what in BENCHMARKS.items()),
-        f"{TABLES} measures nothing: it writes the README's tables, and the pictures, from the "
-        "results that are there.",
+        f"{TABLES} measures nothing: it writes the tables of the pages, and the pictures, from "
+        "the results that are there.",
     ]
 )
 
@@ -31,7 +31,8 @@ def main(names: tuple[str, ...], quick: bool) -> None:
     """Measures graphwd beside every other way, here and now.
 
     Without a NAME everything runs. Samples go to benchmarks/results, pictures to
-    benchmarks/pictures, and the README's tables and figures are written from them.
+    benchmarks/pictures, and the tables and figures of benchmarks/README.md, and of the README, are
+    written from them.
     """
     console = rich.console.Console()
     chosen = [name for name in names or BENCHMARKS if name != TABLES]

@@ -174,7 +174,7 @@ def tables(data: dict[str, Any]) -> dict[str, Table]:
 
 
 def figures(data: dict[str, Any]) -> dict[str, str]:
-    """What the README says in prose."""
+    """What the pages say in prose."""
     slopes = [
         harness.exponent(*points(samples))
         for ways in data.values()

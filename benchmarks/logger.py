@@ -85,7 +85,7 @@ def tables(data: dict[str, Any]) -> dict[str, Table]:
 
 
 def figures(data: dict[str, Any]) -> dict[str, str]:
-    """The largest share, as the README says it."""
+    """The largest share, as the pages say it."""
     share = max(statistics.median(shares(samples)) for samples in data.values())
     return {"logger-share": f"{share:.1%}"}
 

@@ -1,4 +1,4 @@
-"""The README's tables and figures, written between their marks from the results beside it.
+"""The tables and figures of two pages, written between their marks from the results beside them.
 
 `<!-- benchmark:NAME -->` and `<!-- /benchmark:NAME -->` stand around a table, on lines of their
 own, or around a figure within a sentence.
@@ -13,7 +13,8 @@ from benchmarks import harness
 from benchmarks.listed import BENCHMARKS
 from benchmarks.tables import Table
 
-README = harness.ROOT / "README.md"
+PAGE = harness.ROOT / "benchmarks" / "README.md"
+PAGES = (harness.ROOT / "README.md", PAGE)
 MARKED = re.compile(r"<!-- benchmark:([\w-]+) -->(.*?)<!-- /benchmark:\1 -->", re.DOTALL)
 
 
@@ -52,18 +53,7 @@ def machine(facts: dict[str, object]) -> str:
 
 
 def rendered(text: str, found: dict[str, str]) -> str:
-    """A page with everything between marks as the results have it.
-
-    Args:
-        text: The page.
-        found: What belongs between each pair of marks.
-
-    Returns:
-        The page.
-
-    Raises:
-        KeyError: when a mark's name is nobody's.
-    """
+    """A page as the results have it; a mark whose name is nobody's is a KeyError."""
 
     def replaced(match: re.Match[str]) -> str:
         name = match[1]
@@ -73,8 +63,10 @@ def rendered(text: str, found: dict[str, str]) -> str:
 
 
 def write(results: pathlib.Path = harness.RESULTS) -> None:
-    """Writes the README anew."""
-    text = README.read_text("utf-8")
-    new = rendered(text, contents(results))
-    if new != text:
-        README.write_text(new, "utf-8")
+    """Writes the pages anew."""
+    found = contents(results)
+    for path in PAGES:
+        text = path.read_text("utf-8")
+        new = rendered(text, found)
+        if new != text:
+            path.write_text(new, "utf-8")

@@ -280,7 +280,7 @@ def tables(data: dict[str, Any]) -> dict[str, Table]:
 
 
 def figures(data: dict[str, Any]) -> dict[str, str]:
-    """What the README says in prose."""
+    """What the pages say in prose."""
     many = data["architectures"].values()
     large = [each["memory"][REWRITE] for each in many if each["parameters"] >= LARGE]
     here = [each["memory"][REWRITE] for each in many]

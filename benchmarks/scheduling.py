@@ -110,7 +110,7 @@ def tables(data: dict[str, Any]) -> dict[str, Table]:
 
 
 def figures(data: dict[str, Any]) -> dict[str, str]:
-    """The smallest and the largest ratio, as the README says it."""
+    """The smallest and the largest ratio, as the pages say it."""
     middles = [
         statistics.median(shares(samples, mechanism, schedule))
         for samples in data.values()

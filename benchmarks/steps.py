@@ -197,7 +197,7 @@ def tables(data: dict[str, Any]) -> dict[str, Table]:
 
 
 def figures(data: dict[str, Any]) -> dict[str, str]:
-    """What the README says in prose: against a model built by hand, and the worst case."""
+    """What the pages say in prose: against a model built by hand, and the worst case."""
     each = settings(data).values()
     by_hand = [middle(samples, REWRITTEN, BY_HAND) for samples in each]
     in_call = [middle(samples, REWRITTEN, IN_CALL) for samples in each]

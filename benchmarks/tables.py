@@ -1,4 +1,4 @@
-"""A table of results: as Markdown for the README, and in the terminal."""
+"""A table of results: as Markdown for a page, and in the terminal."""
 
 import statistics
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Table:
     notes: Sequence[str] = ()
 
     def markdown(self) -> str:
-        """The table as the README has it."""
+        """The table as a page has it."""
         lines = [_line(self.columns), _line(["---", *["---:"] * (len(self.columns) - 1)])]
         lines += [_line(row) for row in self.rows]
         if self.notes:

@@ -172,7 +172,7 @@ def tables(data: dict[str, Any]) -> dict[str, Table]:
 
 
 def figures(data: dict[str, Any]) -> dict[str, str]:
-    """What the README says in prose."""
+    """What the pages say in prose."""
     return {
         "training-difference": relative(difference(data, REWRITTEN, BY_HAND)),
         "training-hack": relative(difference(data, HACK, PLAIN)),

@@ -169,7 +169,7 @@ def tables(data: dict[str, Any]) -> dict[str, Table]:
 
 
 def figures(data: dict[str, Any]) -> dict[str, str]:
-    """What the README says in prose."""
+    """What the pages say in prose."""
     return {"transfer-seeds": str(len(data["seeds"]))}
 
 

@@ -12,12 +12,9 @@ from benchmarks.listed import BENCHMARKS
 from benchmarks.tables import Table, relative, seconds
 from benchmarks.works.catalogue import COLUMNS, WAYS
 
-README = page.README.read_text("utf-8")
+PAGES = [path.read_text("utf-8") for path in page.PAGES]
+README, PAGE = PAGES
 MEASURED = page.measured()
-
-
-def section(title):
-    return re.search(rf"^## {title}\n(.*?)(?=^## )", README, re.DOTALL | re.MULTILINE)[1]
 
 
 def module(name):
@@ -33,26 +30,30 @@ def test_every_benchmark_has_results():
     assert {path.stem for path in harness.RESULTS.glob("*.json")} == set(BENCHMARKS)
 
 
-def test_the_readme_is_what_the_script_writes():
-    assert page.rendered(README, page.contents()) == README, "run python -m benchmarks tables"
+@pytest.mark.parametrize("text", PAGES, ids=["README", "page"])
+def test_a_page_is_what_the_script_writes(text):
+    assert page.rendered(text, page.contents()) == text, "run python -m benchmarks tables"
 
 
-def test_a_changed_figure_or_table_is_seen():
+@pytest.mark.parametrize("text", PAGES, ids=["README", "page"])
+def test_a_changed_figure_or_table_is_seen(text):
     found = page.contents()
-    for match in page.MARKED.finditer(README):
+    assert page.MARKED.search(text)
+    for match in page.MARKED.finditer(text):
         start, end = match.span(2)
-        changed = README[:start] + match[2].replace("|", "!", 1) + "9" + README[end:]
-        assert page.rendered(changed, found) == README
+        changed = text[:start] + match[2].replace("|", "!", 1) + "9" + text[end:]
+        assert page.rendered(changed, found) == text
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_the_readme_has_every_table(name):
-    marks = {match[1] for match in page.MARKED.finditer(README)}
+def test_the_pages_have_every_table(name):
+    marks = {match[1] for text in PAGES for match in page.MARKED.finditer(text)}
     assert set(page.tables(name)) <= marks
 
 
 def test_figures_in_prose_stand_between_marks():
-    prose = page.MARKED.sub("", section("Comparison"))
+    measured = PAGE[: PAGE.index("## You have X")] + README[README.index("## Comparison") :]
+    prose = page.MARKED.sub("", measured)
     prose = re.sub(r"`[^`]*`|!?\[[^]]*\]\([^)]*\)|Keras \d|L\d", "", prose)
     assert not re.findall(r"\S*\d\S*", prose)
 
@@ -64,14 +65,7 @@ def test_pictures_are_there_and_show_these_results(name):
         for suffix in (".png", ".svg"):
             path = harness.PICTURES / f"{picture}{suffix}"
             assert digest in path.read_bytes(), f"{path.name}: run python -m benchmarks tables"
-        assert f"(benchmarks/pictures/{picture}." in README
-
-
-def test_pictures_that_the_readme_shows_are_there():
-    shown = re.findall(r"\((benchmarks/[^)]*)\)", README)
-    assert shown
-    for path in shown:
-        assert (harness.ROOT / path).exists(), path
+        assert f"(pictures/{picture}." in PAGE
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -1,4 +1,4 @@
-"""The README is true: its code and commands run, its recipes are the package's."""
+"""The pages are true: their code and commands run, their links and tests are there."""
 
 import os
 import re
@@ -17,12 +17,28 @@ from graphwd.cli.commands import cli
 from graphwd.policy.policies import Policy, recipes
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {
+    name: (ROOT / name).read_text("utf-8")
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
+}
+README = PAGES["README.md"]
+CONTRIBUTING = PAGES["CONTRIBUTING.md"]
+EVIDENCE = PAGES["benchmarks/README.md"]
 SECOND_COMMAND = 'pip install ".[test]" tensorflow-cpu && pytest -n auto --dist loadfile'
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def section(title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## )", README, re.DOTALL | re.MULTILINE)[1]
+
+
+def anchors(text):
+    """What links to a page's headings say, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def commands():
@@ -32,20 +48,34 @@ def commands():
 
 
 def recipe_rows():
-    units = {"weight_decay": "weight decay", "l2": "L2"}
-    return [
-        f"| `{one.name}` | {units[one.unit]} {one.coefficient:g} | {one.weights} | {one.source} |"
-        for one in recipes()
-    ]
+    """One row for the recipes that penalise the same weights."""
+    units = {"weight_decay": "", "l2": "L2 "}
+    rows = {}
+    for one in recipes():
+        strength = f"{units[one.unit]}{one.coefficient:g}"
+        rows.setdefault(one.weights, []).append(f"`{one.name}` {strength}")
+    return [f"| {', '.join(names)} | {weights} |" for weights, names in rows.items()]
 
 
 def test_every_python_block_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "readme"}
     found = blocks("python")
-    assert len(found) > 10
+    assert len(found) >= 10
     for number, block in enumerate(found, 1):
         exec(compile(block, f"README.md, block {number}", "exec"), namespace)
+
+
+def test_what_accompanies_training_takes_six_lines_at_most():
+    found = blocks("python", section("Training"))
+    assert len(found) == 5
+    assert max(len(block.splitlines()) for block in found) <= 6
+
+
+def test_no_page_is_longer_than_one_reads():
+    lengths = {name: len(text.splitlines()) for name, text in PAGES.items()}
+    assert lengths["README.md"] <= 300
+    assert lengths["CONTRIBUTING.md"] <= 150
 
 
 def test_policy_files_are_valid():
@@ -57,17 +87,9 @@ def test_policy_files_are_valid():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What the commands find in their folder: two models, a policy and a module."""
+    """What the commands find in their folder: the page's policy, and what earlier ones wrote."""
     folder = tmp_path_factory.mktemp("readme")
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(4, 3, name="conv1")(inputs)
-    x = keras.layers.DepthwiseConv2D(3, name="depth")(x)
-    x = keras.layers.Dense(2, name="head")(keras.layers.Flatten()(x))
-    model = keras.Model(inputs, x)
-    model.save(folder / "resnet.keras")
-    model.save(folder / "legacy.h5")
     (folder / "decay.toml").write_text(blocks("toml")[0])
-    (folder / "my_layers.py").write_text("import keras")
     return folder
 
 
@@ -92,28 +114,30 @@ def test_every_command_runs(line, folder, monkeypatch):
 
 def test_other_lines_for_the_shell_are_known():
     """They install and test, which the continuous integration does."""
-    lines = [line for line in "".join(blocks("console")).splitlines() if "graphwd " not in line]
+    found = [*blocks("console"), *blocks("console", CONTRIBUTING)]
+    lines = [line for line in "".join(found).splitlines() if not re.search(r"\bgraphwd \w", line)]
     assert lines == [
         SECOND_COMMAND,
         'pip install -e ".[test]" tensorflow-cpu',
+        "ruff check && ruff format --check && lint-imports && mypy --strict -p graphwd",
         "pytest tests/policy/test_policy.py",
-        "pytest -m slow",
     ]
     assert (ROOT / "tests" / "policy" / "test_policy.py").exists()
 
 
 def test_every_block_is_of_a_language_that_is_run():
-    fences = re.findall(r"^```(.*)$", README, re.MULTILINE)
+    fences = re.findall(r"^```(.*)$", "".join(PAGES.values()), re.MULTILINE)
     assert set(fences[::2]) == {"console", "python", "toml"}
     assert set(fences[1::2]) == {""}
 
 
 def test_pictures_are_there_and_told_in_words():
-    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
-    assert pictures
-    for words, path in pictures:
-        assert len(words) > 20
-        assert (ROOT / path).stat().st_size > 10_000
+    for name in ("README.md", "benchmarks/README.md"):
+        pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", PAGES[name])
+        assert pictures
+        for words, path in pictures:
+            assert len(words) > 20
+            assert (ROOT / name).parent.joinpath(path).stat().st_size > 10_000
 
 
 def test_no_two_blank_lines():
@@ -167,6 +191,7 @@ def test_recipes_are_the_packages_own():
 
 
 def test_ci_runs_the_second_command():
+    assert README.count(SECOND_COMMAND) == 1
     assert f"```console\n{SECOND_COMMAND}\n```" in README
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     extraction = re.search(r"^tests=\$\((.*)\)$", script, re.MULTILINE)[1]
@@ -177,17 +202,54 @@ def test_ci_runs_the_second_command():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-def test_links_within_the_page_lead_somewhere():
-    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings}
-    links = re.findall(r"\]\(#([^)]*)\)", README)
-    assert links
-    assert set(links) <= anchors
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)", PAGES[page])
+    assert links or page == "CHANGELOG.md"
+    for path, anchor in links:
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), path
+        if anchor:
+            assert anchor in anchors(target.read_text("utf-8")), anchor
+
+
+def test_the_package_has_the_readme_without_links_that_lead_nowhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    hook = project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    text = README
+    for change in hook["substitutions"]:
+        text = re.sub(change["pattern"], change["replacement"], text)
+    assert set(re.findall(r"\]\(([^)]*)\)", text)) <= {f"#{anchor}" for anchor in anchors(README)}
+    assert "*Picture in the repository, `benchmarks/pictures/mobilenet.png`: " in text
+    assert "(`benchmarks/README.md` in the repository)" in text
+
+
+def test_the_source_distribution_has_every_page():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {name.split("/")[0] for name in PAGES} <= set(included)
+
+
+def test_the_rooms_that_are_told_are_those_that_there_are():
+    """With what lies in them: each file that the page names."""
+    package = ROOT / "graphwd"
+    rooms = {path.parent.relative_to(package).as_posix() for path in package.rglob("__init__.py")}
+    told = re.findall(r"^\| `([\w/]+)/` \|", CONTRIBUTING, re.MULTILINE)
+    assert set(told) == rooms - {"."}
+    for named in re.findall(r"`((?:[\w.]+/)+[\w.]+)`", CONTRIBUTING):
+        assert (package / named).exists() or (ROOT / named).exists(), named
+
+
+def test_imports_go_the_way_that_is_told():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    told = re.search(r"^> (.*)$", CONTRIBUTING, re.MULTILINE)[1].replace("`", "")
+    assert told.split(" → ") == layers
 
 
 def supported():
     """The tests that the table of what is supported names, each as a file and a function."""
-    table = README.split("<!-- supported -->")[1].split("<!-- /supported -->")[0]
+    table = EVIDENCE.split("<!-- supported -->")[1].split("<!-- /supported -->")[0]
     rows = table.strip().splitlines()[2:]
     return [(row, re.findall(r"`(test_\w+\.py)::(test_\w+)`", row)) for row in rows]
 
@@ -206,5 +268,5 @@ def test_what_is_supported_has_tests():
 def test_the_numbers_of_keras_hub_are_those_of_the_sweep():
     hub = pytest.importorskip("tests.support.hub_models", reason="keras-hub is not installed")
     backbones, variants, tasks = (len(x) for x in (hub.BACKBONES, hub.VARIANTS, hub.TASKS))
-    assert f"{backbones} of {backbones}, and {variants} of {variants} variants" in README
-    assert f"{tasks} of {tasks} |" in README
+    assert f"{backbones} of {backbones}, and {variants} of {variants} variants" in EVIDENCE
+    assert f"{tasks} of {tasks} |" in EVIDENCE

@@ -9,7 +9,16 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.progress import Meter
 from benchmarks.tables import Table
-from benchmarks.works.catalogue import COLUMNS, HELPER, KERAS, LEGACY, TOO_MANY, WAYS
+from benchmarks.works.catalogue import (
+    COLUMNS,
+    HELPER,
+    KERAS,
+    LEGACY,
+    SHORT_COLUMNS,
+    SHORT_WAYS,
+    TOO_MANY,
+    WAYS,
+)
 
 PICTURES: tuple[str, ...] = ()
 ENVIRONMENT = harness.ROOT / "benchmarks" / ".environments" / "helper"
@@ -82,32 +91,36 @@ def cell(answer: dict[str, Any]) -> str:
 
 
 def tables(data: dict[str, Any]) -> dict[str, Table]:
-    """Ways down the side, questions along the top, reasons below."""
-    rows, notes = [], []
+    """Ways down the side, questions along the top: all with the reasons below, and a choice."""
+    rows, notes, short = [], [], []
     for way, result in data.items():
         entry = WAYS[way]
         number = ""
         if entry.reason:
             notes.append(f"{len(notes) + 1}. {entry.title}: {entry.reason}")
             number = f" <sup>{len(notes)}</sup>"
+        cells = dict.fromkeys((*COLUMNS, "lines"), "")
         if "not tried" in result:
             notes[-1] += f" Not tried here: {result['not tried']}"
-            cells = [""] * (len(COLUMNS) + 1)
         else:
             found = result["answers"]
             raised = all(answer["why"].startswith("ValueError") for answer in found.values())
-            cells = ["error" if raised else cell(found[column]) for column in COLUMNS]
-            cells.append(str(result["lines"]))
-        rows.append([entry.title + number, *cells])
-    heads = ["way", *COLUMNS.values(), "lines"]
-    return {"works": Table("Does it work?", heads, rows, notes)}
+            cells |= {column: "error" if raised else cell(found[column]) for column in COLUMNS}
+            cells["lines"] = str(result["lines"])
+        rows.append([entry.title + number, *cells.values()])
+        if way in SHORT_WAYS:
+            short.append([entry.title, *(cells[column] for column in SHORT_COLUMNS)])
+    return {
+        "works": Table("Does it work?", ["way", *COLUMNS.values(), "lines"], rows, notes),
+        "works-short": Table("In short", ["way", *SHORT_COLUMNS.values()], short),
+    }
 
 
 def figures(data: dict[str, Any]) -> dict[str, str]:
-    """What the README says in prose."""
+    """No figures: the tables are all."""
     return {}
 
 
 def draw(data: dict[str, Any]) -> dict[str, Any]:
-    """No pictures: the table is all."""
+    """No pictures either."""
     return {}

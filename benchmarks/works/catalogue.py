@@ -90,3 +90,23 @@ COLUMNS = {
     "choice_of_layers": "choice by layer",
     "momentum_kept": "momentum kept",
 }
+SHORT_WAYS = (
+    "add_loss",
+    "set_attribute",
+    "add_loss_in_call",
+    "clone",
+    "adamw_decay",
+    "graphwd_live",
+    "graphwd_file",
+)
+"""The ways that the README's table has."""
+SHORT_COLUMNS = {
+    "hundredth_step": "trains with it",
+    "survives_keras": "saves it",
+    "same_weights": "same weights",
+    "composite_layers": "inside layers",
+    "choice_of_layers": "choice by layer",
+    "momentum_kept": "momentum kept",
+    "lines": "lines",
+}
+"""Its columns."""

@@ -1,4 +1,4 @@
-"""A headless browser for the tests, and for the README's picture: `python -m tests.browser`."""
+"""A headless browser for tests; `python -m tests.support.browser` makes the README's picture."""
 
 import shutil
 import subprocess

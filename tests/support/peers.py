@@ -21,11 +21,11 @@ class Peer:
     """One line of the table: what a user has, what he writes, and what the peer itself does.
 
     Attributes:
-        have: what the user has, as the README says it.
+        have: what the user has, as the table says it.
         write: Python for a list of rules, of which there are at most three.
         multiple: the peer's predicate: layer, variable and the variable's place in the model.
         models: classes of keras-hub's backbones and of keras.applications that it is tried on.
-        told: whether the README's table has the line.
+        told: whether the table has the line.
     """
 
     have: str
