@@ -57,8 +57,16 @@ def recipe_rows():
     return [f"| {', '.join(names)} | {weights} |" for weights, names in rows.items()]
 
 
-def test_every_python_block_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where code and commands run: with the page's policy, and what earlier ones wrote."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "decay.toml").write_text(blocks("toml")[0])
+    return folder
+
+
+def test_every_python_block_runs(folder, monkeypatch):
+    monkeypatch.chdir(folder)
     namespace = {"__name__": "readme"}
     found = blocks("python")
     assert len(found) >= 10
@@ -83,14 +91,6 @@ def test_policy_files_are_valid():
     assert found
     for block in found:
         assert len(Policy.from_dict(tomllib.loads(block))) > 0
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """What the commands find in their folder: the page's policy, and what earlier ones wrote."""
-    folder = tmp_path_factory.mktemp("readme")
-    (folder / "decay.toml").write_text(blocks("toml")[0])
-    return folder
 
 
 @pytest.mark.parametrize("line", commands())
