@@ -188,6 +188,9 @@ def test_what_the_comparison_says_of_keras_is_so(tmp_path):
 def test_recipes_are_the_packages_own():
     table = README.split("<!-- recipes -->")[1].split("<!-- /recipes -->")[0]
     assert table.strip().splitlines()[2:] == recipe_rows()
+    decoupled = [one.name for one in recipes() if Policy.recipe(one.name).mechanism == "decoupled"]
+    assert decoupled == [one.name for one in recipes()][-len(decoupled) :]
+    assert f"from `{decoupled[0]}` on" in " ".join(section("Recipes").split())
 
 
 def test_ci_runs_the_second_command():
