@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from graphwd.errors import UnreachableWeightError
 from graphwd.graph import collector
-from graphwd.plans.plan import Decision, Plan, make_plan, warn_of_mechanism
+from graphwd.plans.plan import Plan, make_plan, warn_of_mechanism
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy
 
@@ -185,11 +185,7 @@ def _refuse_carried(decided: Plan) -> None:
 
 
 def _carried(decided: Plan) -> tuple[str, ...]:
-    return tuple(
-        decision.slot.path
-        for decision in decided.decisions
-        if not decision.portable and decision.after is not None
-    )
+    return tuple(edit.path for edit in decided.slots if edit.carried)
 
 
 def _some(paths: tuple[str, ...]) -> str:
@@ -259,19 +255,15 @@ def inspect(model: Any) -> Plan:
 
     checks.is_model(model, "inspect")
     found = survey(model)
-    decisions = tuple(Decision(slot, None, slot.regularizer) for slot in found.slots)
-    source = f"model {model.name!r}"
-    decays = decaying.decays(found)
     unused = any(slot.regularizer for slot in found.slots) and checks.unused_penalties(model)
-    notes = (*found.notes, *(decays.notes() if decays else ()), *([unused] if unused else ()))
-    return Plan(
+    return make_plan(
+        found.slots,
         None,
-        decisions,
-        source,
-        notes,
+        source=f"model {model.name!r}",
+        notes=[*found.notes, *([unused] if unused else [])],
         serialized=found.serialized,
         measure=Weights(found),
-        decays=decays,
+        decays=decaying.decays(found),
     )
 
 

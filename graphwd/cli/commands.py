@@ -201,7 +201,7 @@ def _acceptance(strict: bool, unwritten: str = "") -> Callable[[Plan], None]:
     """What refuses a plan that does nothing, or less than its policy says, upon `--strict`."""
 
     def accept(plan: Plan) -> None:
-        slots = [decision.slot for decision in plan.decisions]
+        slots = [edit.slot for edit in plan.slots]
         for number, rule in enumerate(plan.policy or (), 1):
             if strict and not any(map(rule.matches, slots)):
                 raise Unfulfilled(
@@ -270,7 +270,7 @@ def _rewrite_file(
 
     def accept_both(plan: Plan) -> None:
         accept(plan)
-        carried = tuple(d.slot.path for d in plan.decisions if d.carried)
+        carried = tuple(edit.path for edit in plan.slots if edit.carried)
         if portable and carried:
             raise UnreachableWeightError(
                 f"No config of Keras's own holds {len(carried)} of the planned penalties "

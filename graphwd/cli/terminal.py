@@ -99,17 +99,16 @@ def summary_lines(plan: Plan) -> list[str]:
     Returns:
         A list of strings.
     """
-    edits = [decision for decision in plan.decisions if decision.changes]
     roles: dict[str, int] = {}
-    for decision in edits:
-        roles[decision.slot.role] = roles.get(decision.slot.role, 0) + 1
+    for edit in plan:
+        roles[edit.role] = roles.get(edit.role, 0) + 1
     by_role = ", ".join(f"{count:,} {role}" for role, count in roles.items())
-    lines = [f"edited     {len(edits):,} of {len(plan.decisions):,} slots"]
+    lines = [f"edited     {len(plan):,} of {len(plan.slots):,} slots"]
     if by_role:
         lines[0] += f": {by_role}"
-    penalised = [decision for decision in plan.decisions if decision.after is not None]
+    penalised = [edit for edit in plan.slots if edit.after is not None]
     line = f"penalised  {len(penalised):,} slot{'' if len(penalised) == 1 else 's'}"
-    parameters, total = count_parameters(penalised), count_parameters(plan.decisions)
+    parameters, total = count_parameters(penalised), count_parameters(plan.slots)
     if parameters is not None and total:
         line += f", {parameters:,} parameters ({parameters / total:.1%} of those that can be)"
     lines.append(line)
@@ -119,7 +118,7 @@ def summary_lines(plan: Plan) -> list[str]:
         "unreached": "no config reaches these weights, and no rule selects them",
     }
     for word, why in reasons.items():
-        count = sum(getattr(decision, word) for decision in plan.decisions)
+        count = sum(getattr(edit, word) for edit in plan.slots)
         if word == "unreached" and not count and plan.notes:
             continue  # a file doesn't tell which weights these are: its notes say what it tells
         lines.append(f"{word:<9}  {count:,}" + (f" ({why})" if count else ""))

@@ -48,7 +48,7 @@ class Slot:
         pointers: Where the slot stands in the serialized model. A slot that stands twice (both
             directions of a `Bidirectional`, a layer shared by two sub-models) has several
             pointers; a weight that no config reaches has none.
-        dormant: Whether all weights of the slot are frozen, so that Keras skips the penalty.
+        frozen: Whether all weights of the slot are frozen, so that Keras skips a penalty on them.
         shapes: The shapes of the weights that the slot governs; empty where a file doesn't tell.
         carried: Whether graphwd's carrier holds the regularizer, not Keras's own config.
         ndim: The number of dimensions that the config tells of the weights without a shape, as
@@ -60,7 +60,7 @@ class Slot:
     layers: tuple[str, ...]
     regularizer: regularizers.Serialized | None
     pointers: tuple[Pointer, ...]
-    dormant: bool = False
+    frozen: bool = False
     shapes: tuple[tuple[int, ...], ...] = ()
     carried: bool = False
     ndim: int | None = None
@@ -172,7 +172,7 @@ def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
                     layers=own,
                     regularizer=_standard(item),
                     pointers=((*here, key),),
-                    dormant=frozen and role != "activity",
+                    frozen=frozen and role != "activity",
                     ndim=known_ndim(value["class_name"], config, role) if is_own(value) else None,
                 )
                 identity = (value.get("shared_object_id"), role)
@@ -252,7 +252,7 @@ def _carried_slots(
             layers=(*layers, *penalty["layers"]),
             regularizer=penalty["regularizer"],
             pointers=((*pointer, "penalties", index, "regularizer"),),
-            dormant=frozen,
+            frozen=frozen,
             shapes=(tuple(penalty["shape"]),),
             carried=True,
         )

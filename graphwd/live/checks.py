@@ -55,15 +55,14 @@ def regularizers_fit(found: Survey, plan: Plan) -> None:
     asked: set[tuple[int, tuple[int, ...], str]] = set()
     for unit in found.units:
         for index, slot in unit.governs.items():
-            decision = plan.decisions[slot]
-            after = decision.after
+            after = plan.slots[slot].after
             if regularizers.is_stock(after) or regularizers.wants_start(after):
                 continue  # a start is there only once the rewrite is done
             variable = unit.weights[index].variable
-            key = (id(decision.after), _keras.shape_of(variable), _keras.dtype_of(variable))
+            key = (id(after), _keras.shape_of(variable), _keras.dtype_of(variable))
             if key not in asked:
                 asked.add(key)
-                _compute(decision.slot.path, variable, dict(decision.after or {}))
+                _compute(plan.slots[slot].path, variable, dict(after or {}))
 
 
 def _compute(path: str, variable: Any, serialized: dict[str, Any]) -> None:

@@ -56,9 +56,9 @@ def _prove(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
     for key in unit.pointer:
         before = before[key]
     edits = {
-        pointer: plan.decisions[index].after
+        pointer: plan.slots[index].after
         for pointer, index in unit.slots.items()
-        if plan.decisions[index].changes
+        if plan.slots[index].changes
     }
     planned = set_regularizers(before, edits)
     if not values.differences(planned, actual):
@@ -81,15 +81,14 @@ def _edit_unit(
     restores: list[Callable[[], None]],
 ) -> bool:
     """Edits a layer if the plan wants it otherwise than it is, and says whether it did."""
-    decisions = plan.decisions
     in_config = {
-        pointer: index for pointer, index in unit.slots.items() if decisions[index].changes
+        pointer: index for pointer, index in unit.slots.items() if plan.slots[index].changes
     }
     on_variables = []
     carried = []
     configurable = set(unit.slots.values())
     for index, slot in unit.governs.items():
-        weight, after = unit.weights[index], decisions[slot].after
+        weight, after = unit.weights[index], plan.slots[slot].after
         if slot not in configurable and after is not None:
             carried.append(carrier.penalty(index, weight, walk.role_of(weight), dict(after)))
         if not regularizers.equal(serialize_once(weight.variable.regularizer), after):
@@ -99,7 +98,7 @@ def _edit_unit(
         return False
     restores.append(carrier.snapshot(unit.layer))
     for pointer, index in in_config.items():
-        regularizer = _made(decisions[index].after, made)
+        regularizer = _made(plan.slots[index].after, made)
         place = found.slots[index]
         held = survey.holders(unit, pointer, place.role, index)
         if not held:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from graphwd.live import walk
 from graphwd.live.survey import Survey, survey
-from graphwd.plans.decisions import Decision
-from graphwd.plans.outcome import Penalties, penalised_places, unknown_note
-from graphwd.plans.plan import Plan, make_plan
+from graphwd.plans.plan import Edit, Plan, Value, make_plan
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy
 
 
-def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[walk.Weight, Decision]]]:
+def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[walk.Weight, Edit]]]:
     """Says what a policy decides on each weight of a model."""
     found = survey(model)
     plan = make_plan(
         found.slots, Policy.coerce(policy), source=f"model {model.name!r}", notes=found.notes
     )
     pairs = [
-        (unit.weights[index], plan.decisions[slot])
+        (unit.weights[index], plan.slots[slot])
         for unit in found.units
         for index, slot in unit.governs.items()
     ]
@@ -36,44 +34,42 @@ class Weights:
     It keeps the model alive, and reads the weights as they are at the time of the call.
 
     Args:
-        found: The survey of the model, whose slots the decisions are on.
+        found: The survey of the model, whose slots the edits are of.
     """
 
     def __init__(self, found: Survey) -> None:
         self._found = found
 
-    def __call__(self, decisions: tuple[Decision, ...]) -> Penalties:
-        """Computes what each slot's penalty adds, or once unfrozen would add, to the loss."""
+    def __call__(self, edits: Sequence[Edit]) -> list[Value]:
+        """What each slot's penalty adds, or once unfrozen would add, to the loss, or why not."""
         variables: dict[int, list[Any]] = {}
         for unit in self._found.units:
             for index, slot in unit.governs.items():
                 variables.setdefault(slot, []).append(unit.weights[index].variable)
-        values: dict[int, tuple[float, float]] = {}
-        reasons: dict[str, list[str]] = {}
-        unknown: set[int] = set()
+        values: list[Value] = [None] * len(edits)
         planned_by: dict[Any, Any] = {}
         added: set[tuple[int, bool]] = set()  # a weight of two composite layers is penalised once
-        for place in penalised_places(decisions):
-            decision = decisions[place]
+        for place, edit in enumerate(edits):
+            if not edit.penalised:
+                continue
             now = planned = 0.0
             try:
-                key = regularizers.normalize(decision.after)
+                key = regularizers.normalize(edit.after)
                 if key not in planned_by:
-                    planned_by[key] = _object(decision.after)
+                    planned_by[key] = _object(edit.after)
                 for variable in variables.get(place, ()):
                     term = _value(variable.regularizer, variable, added, False)
                     now += term
-                    if not decision.changes and variable.regularizer is not None:
+                    if not edit.changes and variable.regularizer is not None:
                         planned += term
                     else:
                         planned += _value(planned_by[key], variable, added, True)
             except Exception as error:  # noqa: BLE001 # a user's regularizer raises anything; it becomes a note
                 reason = " ".join(str(error).split()) or type(error).__name__
-                reasons.setdefault(reason[:200].rstrip("."), []).append(decision.slot.path)
-                unknown.add(place)
+                values[place] = reason[:200].rstrip(".")
             else:
                 values[place] = (now, planned)
-        return Penalties(values, frozenset(unknown), unknown_note(reasons))
+        return values
 
 
 def _object(serialized: Mapping[str, Any] | None) -> Any:

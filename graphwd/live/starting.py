@@ -33,7 +33,7 @@ def keep(found: survey.Survey, plan: Plan, known: Mapping[int, dict[int, Any]], 
             kept = {
                 index: start
                 for index, start in known[number].items()
-                if not plan.decisions[unit.governs[index]].changes
+                if not plan.slots[unit.governs[index]].changes
             }
             carrier.keep_starts(layer, kept)
 

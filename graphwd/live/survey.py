@@ -101,7 +101,7 @@ def survey(model: Any, *, calls: bool = True) -> Survey:
             if index not in shapes and slots[index].role != "activity"
         )
     for index, found in shapes.items():
-        slots[index] = replace(slots[index], shapes=tuple(found), dormant=all(frozen[index]))
+        slots[index] = replace(slots[index], shapes=tuple(found), frozen=all(frozen[index]))
     return _with_unreached(model, serialized, slots, units, absent, trainable, differences)
 
 
@@ -174,7 +174,7 @@ def _unreached(unit: Unit, weight: walk.Weight, trainable: set[int]) -> Slot:
         layers=(*unit.layers, *weight.layers) or (walk.class_name(unit.layer),),
         regularizer=regularizers.serialize(before),
         pointers=(),
-        dormant=id(weight.variable) not in trainable,
+        frozen=id(weight.variable) not in trainable,
         shapes=(_keras.shape_of(weight.variable),),
     )
 

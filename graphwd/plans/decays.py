@@ -290,6 +290,6 @@ def _stored(slot: Slot, optimizers: Sequence[Optimizer]) -> Decay:
         decay = chosen.vector_decay
     if len(optimizers) > 1:
         reason = "its optimizer's" if chosen.pattern else "the other weights' optimizer"
-    if slot.dormant:
+    if slot.frozen:
         decay, reason = 0.0, "frozen"
-    return Decay(slot.path, slot.role, variable, slot.regularizer, slot.dormant, decay, reason)
+    return Decay(slot.path, slot.role, variable, slot.regularizer, slot.frozen, decay, reason)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graphwd.graph import comparison, wiring
-from graphwd.plans.decisions import Decision
+from graphwd.plans.edits import Edit as Decision
 from graphwd.plans.layout import HEIGHT, LEAD, WIDTH, lay_out, rows_of
 from graphwd.plans.repeats import common_name, spans
 from graphwd.policy import regularizers

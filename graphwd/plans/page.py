@@ -15,9 +15,9 @@ from typing import Any
 from graphwd.errors import ModelError
 from graphwd.graph.slots import strip_carried
 from graphwd.plans import drawing
-from graphwd.plans.decisions import Decision
-from graphwd.plans.outcome import Outcome, Penalties
-from graphwd.plans.summary import Summary, count_parameters
+from graphwd.plans.edits import Edit
+from graphwd.plans.plan import Plan
+from graphwd.plans.summary import Summary, count_parameters, remark
 from graphwd.policy import regularizers
 from graphwd.writing import check_target, write_whole
 
@@ -77,15 +77,8 @@ class Chart:
     rest: str
 
 
-def render(plan: Outcome) -> str:
-    """Makes the page of a plan.
-
-    Args:
-        plan: A plan, or any other `Outcome`.
-
-    Returns:
-        HTML.
-    """
+def render(plan: Plan) -> str:
+    """Makes the page of a plan, in HTML."""
     import jinja2
 
     files = importlib.resources.files("graphwd.plans")
@@ -93,13 +86,14 @@ def render(plan: Outcome) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((files / "page.html.jinja").read_text("utf-8"))
+    plan = plan.measured()
     marks = Marks(plan)
-    summary = Summary(plan)
-    notes = [*plan.notes, *summary.penalties.notes]
+    summary = plan.summary()
+    notes = list(plan.notes)
     panels: list[drawing.Panel] = []
     if plan.serialized is not None:
         try:
-            panels = drawing.draw(strip_carried(plan.serialized), plan.decisions, marks)
+            panels = drawing.draw(strip_carried(plan.serialized), plan.slots, marks)
         except ModelError as error:
             notes.append(f"The graph can't be drawn: {error}")
     return template.render(
@@ -109,40 +103,28 @@ def render(plan: Outcome) -> str:
         drawing=drawing,
         keys=marks.keys(),
         facts=_facts(plan, summary),
-        charts=_charts(plan, marks, summary.penalties),
+        charts=_charts(plan, marks, valued=summary.valued),
         tables=summary.tables(),
         swatches=[f"p{number % _COLOURS}" for number in range(len(plan.policy or ()))],
         marks=marks,
         describe=regularizers.describe,
+        remark=remark,
         shorten=shorten,
         clip=clip,
         style=(files / "page.css").read_text("utf-8"),
     )
 
 
-def save_html(plan: Outcome, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
-    """Writes the page of a plan to a file, which is complete or not there.
-
-    Args:
-        plan: A plan, or any other `Outcome`.
-        path: The file's path.
-        overwrite: Whether a file that is there is replaced.
-
-    Raises:
-        ArchiveError: when the file can't be written. What was there is unchanged.
-    """
+def save_html(plan: Plan, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+    """Writes the page of a plan to a file, which is complete or not there."""
     check_target(path, overwrite=overwrite)
     write_whole(path, render(plan).encode("utf-8", "backslashreplace"), overwrite=overwrite)
 
 
 class Marks:
-    """The CSS classes of decisions: a colour for each rule, or for each penalty without rules.
+    """The CSS classes of edits: a colour for each rule, or for each penalty without rules."""
 
-    Args:
-        plan: A plan, or any other `Outcome`.
-    """
-
-    def __init__(self, plan: Outcome) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._penalties: dict[Any, int] = {}
         self._labels: dict[str, str] = {}
@@ -155,26 +137,26 @@ class Marks:
                     mark = f"p{number % _COLOURS}"
                     before = self._labels.get(mark)
                     self._labels[mark] = f"{before}; {label}" if before else label
-        for decision in plan.decisions:
-            for mark in self(decision).split():
+        for edit in plan.slots:
+            for mark in self(edit).split():
                 self._counts[mark] = self._counts.get(mark, 0) + 1
 
-    def __call__(self, decision: Decision) -> str:
-        """The CSS classes of one decision."""
-        words = [self._colour(decision)]
-        words += [word for word in ("dormant", "carried") if getattr(decision, word)]
+    def __call__(self, edit: Edit) -> str:
+        """The CSS classes of one edit."""
+        words = [self._colour(edit)]
+        words += [word for word in ("dormant", "carried") if getattr(edit, word)]
         return " ".join(words)
 
-    def _colour(self, decision: Decision) -> str:
-        if decision.after is None:
-            if decision.changes:
+    def _colour(self, edit: Edit) -> str:
+        if edit.after is None:
+            if edit.changes:
                 return "removed"
-            return "unreached" if decision.unreached else "nothing"
+            return "unreached" if edit.unreached else "nothing"
         if self._plan.policy is not None:
-            return "kept" if decision.rule is None else f"p{decision.rule % _COLOURS}"
-        key = regularizers.normalize(decision.after)
+            return "kept" if edit.rule is None else f"p{edit.rule % _COLOURS}"
+        key = regularizers.normalize(edit.after)
         mark = f"p{self._penalties.setdefault(key, len(self._penalties)) % _COLOURS}"
-        label = regularizers.describe(decision.after)
+        label = regularizers.describe(edit.after)
         known = self._labels.setdefault(mark, label)
         if label not in known.split("; "):
             self._labels[mark] = f"{known}; {label}"
@@ -212,17 +194,16 @@ def clip(text: str, length: int) -> str:
     return text[: length - 1].rstrip(" +") + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _facts(plan: Outcome, summary: Summary) -> list[tuple[str, str]]:
+def _facts(plan: Plan, summary: Summary) -> list[tuple[str, str]]:
     """The numbers at the top: what they count, and how many."""
-    penalised = [d for d in plan.decisions if d.after is not None]
-    edits = sum(decision.changes for decision in plan.decisions)
-    facts = [] if plan.policy is None else [("edits", f"{edits:,}")]
-    facts.append(("slots penalised", f"{len(penalised):,} of {len(plan.decisions):,}"))
+    penalised = [edit for edit in plan.slots if edit.after is not None]
+    facts = [] if plan.policy is None else [("edits", f"{len(plan):,}")]
+    facts.append(("slots penalised", f"{len(penalised):,} of {len(plan.slots):,}"))
     parameters = count_parameters(penalised)
     if summary.total:
         facts.append(("of the parameters", f"{(parameters or 0) / summary.total:.1%}"))
     whole = summary.whole()
-    if whole.penalty is not None and whole.planned_penalty is not None and summary.penalties:
+    if whole.penalty is not None and whole.planned_penalty is not None and summary.valued:
         value = f"{whole.penalty:.4g}"
         if plan.policy is not None:
             value += f" \N{RIGHTWARDS ARROW} {whole.planned_penalty:.4g}"
@@ -236,38 +217,37 @@ def _facts(plan: Outcome, summary: Summary) -> list[tuple[str, str]]:
     return facts
 
 
-def _charts(plan: Outcome, marks: Marks, penalties: Penalties) -> list[Chart]:
-    layers: dict[str, list[tuple[int, Decision]]] = {}
-    for place, decision in enumerate(plan.decisions):
-        path = decision.slot.path.rpartition("/")[0]
-        layers.setdefault(path, []).append((place, decision))
+def _charts(plan: Plan, marks: Marks, *, valued: bool) -> list[Chart]:
+    layers: dict[str, list[Edit]] = {}
+    for edit in plan.slots:
+        layers.setdefault(edit.path.rpartition("/")[0], []).append(edit)
     charts = []
-    if penalties:
+    if valued:
         title = "Penalty by layer" + ("" if plan.policy is None else ", as planned")
         values = {
-            path: [(marks(d), penalties.values.get(place, (0.0, 0.0))[1]) for place, d in members]
-            for path, members in layers.items()
+            path: [(marks(edit), edit.planned_penalty or 0.0) for edit in edits]
+            for path, edits in layers.items()
         }
         charts.append(_chart(title, values, lambda value: f"{value:.4g}", all_count=False))
-    counts = {
-        path: [(marks(d), float(d.slot.parameters or 0)) for _, d in members]
-        for path, members in layers.items()
-    }
     title = "Parameters by layer"
-    if plan.sizes is not None and count_parameters(plan.decisions) is None:
+    if plan.sizes is not None and count_parameters(plan.slots) is None:
         title += ", with those that take no penalty"
-        decisions = {path: [d for _, d in members] for path, members in layers.items()}
         counts = {
-            path: [(_strongest(decisions.get(path, ()), marks), float(size))]
+            path: [(_strongest(layers.get(path, ()), marks), float(size))]
             for path, size in plan.sizes.items()
+        }
+    else:
+        counts = {
+            path: [(marks(edit), float(edit.slot.parameters or 0)) for edit in edits]
+            for path, edits in layers.items()
         }
     charts.append(_chart(title, counts, lambda value: f"{int(value):,}"))
     return [chart for chart in charts if chart.bars]
 
 
-def _strongest(decisions: Sequence[Decision], marks: Marks) -> str:
+def _strongest(edits: Sequence[Edit], marks: Marks) -> str:
     """The mark of a layer of whose weights the sizes are not known one by one."""
-    ranked = sorted(decisions, key=lambda d: (d.after is None, not d.changes))
+    ranked = sorted(edits, key=lambda edit: (edit.after is None, not edit.changes))
     return marks(ranked[0]) if ranked else "weightless"
 
 

@@ -6,15 +6,15 @@ import html
 import inspect
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
+from graphwd.errors import GraphwdError
 from graphwd.graph.slots import Pointer, Slot
-from graphwd.plans.coverage import passed_over
-from graphwd.plans.deciding import decide
-from graphwd.plans.decisions import Decision as Decision  # part of this module's interface
-from graphwd.plans.outcome import Measure, Outcome
+from graphwd.plans.decays import Decays
+from graphwd.plans.edits import Edit as Edit  # part of this module's interface
+from graphwd.plans.edits import decide, passed_over, some
 from graphwd.plans.summary import Summary
 from graphwd.plans.tables import Table, printable
 from graphwd.policy import regularizers
@@ -45,33 +45,15 @@ DECOUPLED = (
 """What is said of a policy that is made for decoupled decay, where it gives penalties."""
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """One change of a plan.
+Value: TypeAlias = tuple[float, float] | str | None
+"""What the penalty on a slot comes to, now and as planned; why that is not known; or nothing."""
 
-    Attributes:
-        path: The slot's path: layer names from the model inwards, then the role.
-        role: `kernel`, `depthwise`, `bias`, ...
-        layer: The class name of the layer that owns the slot.
-        before: The serialized regularizer that the slot holds now, or `None`.
-        after: The serialized regularizer that it gets, or `None`.
-        portable: Whether Keras's own config expresses the edit, so that the saved model loads
-            without graphwd.
-        dormant: Whether the weights are frozen, so that Keras skips the penalty until they are
-            made trainable.
-    """
-
-    path: str
-    role: str
-    layer: str
-    before: regularizers.Serialized | None
-    after: regularizers.Serialized | None
-    portable: bool
-    dormant: bool
+Measure: TypeAlias = Callable[[Sequence[Edit]], Sequence[Value]]
+"""Gives the value of each edit, on the weights of the moment, when somebody asks for them."""
 
 
 @dataclass(frozen=True)
-class Plan(Outcome):
+class Plan:
     """What a policy does to one model: iterate for its edits, print for a table.
 
     The values of penalties are computed when they are shown or asked for, on the weights of that
@@ -79,33 +61,47 @@ class Plan(Outcome):
 
     Attributes:
         policy: The `Policy`, or `None` for what `inspect` returns.
-        decisions: A `Decision` for every slot and weight of the model, edited or not.
+        slots: An `Edit` for every slot and weight of the model, changed or not, in the order of its
+            layers.
         source: What the plan was made for, for headings.
         notes: What the plan can't tell, a sentence each.
+        serialized: The serialized model, for drawings, where it is known.
+        sizes: The number of parameters of each layer, by path, where the slots don't tell.
+        hidden: The number of parameters in weights that no slot reaches, as far as a file tells.
+        measure: Computes the values of the penalties, where the weights are known.
+        decays: What the optimizer decays, where that was asked for.
     """
+
+    policy: Policy | None
+    slots: tuple[Edit, ...]
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    serialized: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    sizes: Mapping[str, int] | None = field(default=None, compare=False, repr=False)
+    hidden: int = field(default=0, compare=False, repr=False)
+    measure: Measure | None = field(default=None, compare=False, repr=False)
+    decays: Decays | None = field(default=None, compare=False, repr=False)
 
     @property
     def edits(self) -> tuple[Edit, ...]:
         """The changes, in the order of the model's layers."""
-        return tuple(
-            Edit(
-                path=decision.slot.path,
-                role=decision.slot.role,
-                layer=decision.slot.layer,
-                before=decision.slot.regularizer,
-                after=decision.after,
-                portable=decision.portable,
-                dormant=decision.slot.dormant,
-            )
-            for decision in self.decisions
-            if decision.changes
-        )
+        return tuple(edit for edit in self.slots if edit.changes)
 
     def __iter__(self) -> Iterator[Edit]:
         return iter(self.edits)
 
     def __len__(self) -> int:
-        return sum(decision.changes for decision in self.decisions)
+        return sum(edit.changes for edit in self.slots)
+
+    @property
+    def title(self) -> str:
+        """What it comes to, in a line."""
+        where = f" of {self.source}" if self.source else ""
+        count = len(self.slots)
+        if self.policy is None:
+            held = sum(edit.after is not None for edit in self.slots)
+            return f"{held:,} of the {count:,} slots{where} hold a regularizer"
+        return f"{len(self):,} of the {count:,} slots{where} get another regularizer"
 
     def config_edits(self) -> dict[Pointer, regularizers.Serialized | None]:
         """What the plan changes in a serialized model.
@@ -113,12 +109,48 @@ class Plan(Outcome):
         Returns:
             A dict from pointers into the serialized model to what stands there afterwards.
         """
-        return {
-            pointer: decision.after
-            for decision in self.decisions
-            if decision.changes
-            for pointer in decision.slot.pointers
-        }
+        return {pointer: edit.after for edit in self for pointer in edit.slot.pointers}
+
+    def measured(self) -> Plan:
+        """The plan with the values of its penalties, on the weights of the moment.
+
+        Returns:
+            A `Plan` whose slots have a `penalty` and a `planned_penalty` where these are known, and
+            whose notes say why others are not.
+        """
+        if self.measure is None:
+            return self
+        try:
+            values = self.measure(self.slots)
+        except GraphwdError as error:  # the rest of a table is right without them
+            note = f"The values of the penalties are missing: {error}"
+            return replace(self, notes=(*self.notes, note), measure=_values_of)
+        reasons: dict[str, list[str]] = {}
+        slots = []
+        for edit, value in zip(self.slots, values, strict=True):
+            if isinstance(value, str):
+                reasons.setdefault(value, []).append(edit.path)
+            elif value is not None:
+                edit = replace(edit, penalty=value[0], planned_penalty=value[1])
+            slots.append(edit)
+        unknown = [
+            f"The value of the penalty on {some(paths)} is not known: {reason}."
+            for reason, paths in reasons.items()
+        ]
+        notes = (*self.notes, *unknown)
+        return replace(self, slots=tuple(slots), notes=notes, measure=_values_of)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy in another process has no model and no file to measure: it gets the values."""
+        return dict(self.measured().__dict__)
+
+    def summary(self) -> Summary:
+        """Sums over the slots, of a plan that was measured.
+
+        Returns:
+            A `graphwd.plans.summary.Summary`.
+        """
+        return Summary(self.policy, self.slots, self.hidden, measured=self.measure is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data, for JSON.
@@ -129,29 +161,15 @@ class Plan(Outcome):
             `inspect`, of a compiled model: for each weight what the optimizer decays it by) and
             `notes`. Rules count from 1, and a number that is not known is `None`.
         """
-        summary = Summary(self)
+        plan = self.measured()
         return {
             "source": self.source,
             "policy": None if self.policy is None else self.policy.to_dict(),
-            "edits": [
-                {
-                    "path": edit.path,
-                    "role": edit.role,
-                    "layer": edit.layer,
-                    "before": _plain(edit.before),
-                    "after": _plain(edit.after),
-                    "portable": edit.portable,
-                    "dormant": edit.dormant,
-                }
-                for edit in self.edits
-            ],
-            "slots": [
-                _slot_dict(decision, summary.penalties.values.get(place))
-                for place, decision in enumerate(self.decisions)
-            ],
-            "summary": summary.to_dict(),
+            "edits": [edit.to_dict() for edit in self],
+            "slots": [_slot_dict(edit) for edit in plan.slots],
+            "summary": plan.summary().to_dict(),
             "decays": None if self.decays is None else self.decays.to_list(),
-            "notes": [*self.notes, *summary.penalties.notes],
+            "notes": list(plan.notes),
         }
 
     def tables(self) -> list[Table]:
@@ -168,9 +186,9 @@ class Plan(Outcome):
         Returns:
             A list of `graphwd.tables.Table`, and a list of sentences.
         """
-        summary = Summary(self)
+        plan = self.measured()
         more = [] if self.decays is None else [self.decays.table()]
-        return [*summary.tables(), *more], [*self.notes, *summary.penalties.notes]
+        return [*plan.summary().tables(), *more], list(plan.notes)
 
     def save_html(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Writes the plan as a page: graph, charts and tables in one file that asks no network.
@@ -203,75 +221,73 @@ class Plan(Outcome):
         return "".join((*parts, *(f"<p>{html.escape(note)}</p>" for note in notes)))
 
 
-def _slot_dict(decision: Decision, penalty: tuple[float, float] | None) -> dict[str, Any]:
-    slot = decision.slot
+def _values_of(slots: Sequence[Edit]) -> list[Value]:
+    """Measures slots that were measured before."""
+    return [
+        None
+        if edit.penalty is None or edit.planned_penalty is None
+        else (edit.penalty, edit.planned_penalty)
+        for edit in slots
+    ]
+
+
+def _slot_dict(edit: Edit) -> dict[str, Any]:
+    told = edit.to_dict()
     return {
-        "path": slot.path,
-        "role": slot.role,
-        "layers": list(slot.layers),
-        "before": _plain(slot.regularizer),
-        "after": _plain(decision.after),
-        "rule": None if decision.rule is None else decision.rule + 1,
-        "frozen": slot.dormant,
-        "dormant": decision.dormant,
-        "carried": decision.carried,
-        "unreached": decision.unreached,
-        "parameters": slot.parameters,
-        "penalty": None if penalty is None else penalty[0],
-        "planned_penalty": None if penalty is None else penalty[1],
+        "path": edit.path,
+        "role": edit.role,
+        "layers": list(edit.slot.layers),
+        "before": told["before"],
+        "after": told["after"],
+        "rule": None if edit.rule is None else edit.rule + 1,
+        "frozen": edit.slot.frozen,
+        "dormant": edit.dormant,
+        "carried": edit.carried,
+        "unreached": edit.unreached,
+        "parameters": edit.slot.parameters,
+        "penalty": edit.penalty,
+        "planned_penalty": edit.planned_penalty,
     }
-
-
-def _plain(serialized: regularizers.Serialized | None) -> dict[str, Any] | None:
-    return None if serialized is None else dict(serialized)
 
 
 def make_plan(
     slots: Iterable[Slot],
-    policy: Policy,
+    policy: Policy | None,
     *,
     source: str = "",
-    notes: Sequence[str] = (),
+    notes: Iterable[str] = (),
     serialized: Mapping[str, Any] | None = None,
     sizes: Mapping[str, int] | None = None,
     hidden: int = 0,
     measure: Measure | None = None,
+    decays: Decays | None = None,
     expectations: bool = True,
 ) -> Plan:
-    """Decides on every slot by the rules of a policy.
+    """The plan of a policy for a model's slots; without one, of what they hold.
 
-    Args:
-        slots: The slots of one model.
-        policy: A `Policy`.
-        source: What the slots are from, for headings.
-        notes: What the plan can't tell, a sentence each.
-        serialized: The serialized model, for drawings.
-        sizes: The number of parameters of each layer, by path, where the slots don't tell.
-        hidden: The number of parameters in weights that no slot reaches and that are no slots.
-        measure: Computes the values of penalties, when somebody asks for them.
-        expectations: Whether rules must select the number of weights that they expect.
+    A rule that matches nothing is a warning that names it, since a typo must not pass as a choice,
+    and so is a slot of which a rule can't tell whether it selects it.
 
-    Returns:
-        A `Plan`. A rule that matches nothing is a warning that names it, since a typo must not
-        pass as a choice, and so is a slot of which a rule can't tell whether it selects it.
-
-    Raises:
-        PolicyError: when a rule selects another number of weights than it expects.
+    `expectations` says whether rules must select the number of weights that they expect; the other
+    arguments are those of `Plan`.
     """
-    verdict = decide(policy, list(slots), source, expectations=expectations)
-    for message in verdict.unmatched:
+    told = [*notes, *(decays.notes() if decays else ())]
+    edits, unmatched, undecided = decide(
+        policy or Policy([]), list(slots), source, expectations=expectations
+    )
+    for message in unmatched:
         warnings.warn(message, UnmatchedRuleWarning, stacklevel=_outside())
-    for message in verdict.undecided:
+    for message in undecided:
         warnings.warn(message, UndecidedSlotWarning, stacklevel=_outside())
-    told = (*notes, *verdict.undecided, *passed_over(verdict.decisions))
-    if policy.mechanism == "decoupled":
-        told = (*told, DECOUPLED)
-    return Plan(policy, verdict.decisions, source, told, serialized, sizes, hidden, measure)
+    told += [*undecided, *passed_over(edits)]
+    if policy is not None and policy.mechanism == "decoupled":
+        told.append(DECOUPLED)
+    return Plan(policy, edits, source, tuple(told), serialized, sizes, hidden, measure, decays)
 
 
 def warn_of_mechanism(plan: Plan) -> None:
     """Warns when a plan that is carried out adds penalties of strengths for decoupled decay."""
-    gives = any(decision.changes and decision.after is not None for decision in plan.decisions)
+    gives = any(edit.after is not None for edit in plan)
     if gives and plan.policy is not None and plan.policy.mechanism == "decoupled":
         warnings.warn(DECOUPLED, DecoupledStrengthWarning, stacklevel=_outside())
 

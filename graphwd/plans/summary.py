@@ -1,4 +1,4 @@
-"""Summaries of outcomes: repeated layers as one line, and sums by role, rule and penalty."""
+"""Summaries of plans: repeated layers as one line, and sums by role, rule and penalty."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from graphwd.plans.decisions import Decision
-from graphwd.plans.outcome import Outcome, Penalties
+from graphwd.plans.edits import Edit
 from graphwd.plans.tables import Cell, Table, make_table
 from graphwd.policy import regularizers
+from graphwd.policy.policies import Policy
 
 _SUFFIX = re.compile(r"_\d+\Z")
 _DIGITS = re.compile(r"(\d+)")
-
-
 _LARGEST = 3
 
 
@@ -59,78 +57,65 @@ class Tally:
         return {**asdict(self), "largest": largest}
 
 
-def count_parameters(decisions: Iterable[Decision]) -> int | None:
+def count_parameters(edits: Iterable[Edit]) -> int | None:
     """The number of scalars that slots govern; `None` where it isn't known of each of them.
 
     A regularizer of activations governs none, and doesn't count.
     """
     total = None
-    for decision in decisions:
-        if decision.slot.role == "activity":
+    for edit in edits:
+        if edit.role == "activity":
             continue
-        if (parameters := decision.slot.parameters) is None:
+        if (parameters := edit.slot.parameters) is None:
             return None
         total = parameters + (total or 0)
     return total
 
 
 class Summary:
-    """Sums over an outcome, on the weights of the moment.
+    """Sums over the slots of a plan: by role, by rule, by penalty, and as tables.
 
     Args:
-        outcome: An `Outcome`.
-        penalties: What its penalties come to. Defaults to computing it.
+        policy: The plan's policy, or `None`.
+        edits: The plan's slots.
+        hidden: The number of parameters in weights that no slot reaches.
+        measured: Whether the edits have their values, as far as these are known.
 
     Attributes:
-        penalties: What its penalties come to.
         total: The number of parameters that can have a penalty; 0 when it is not known.
+        valued: Whether the value of any penalty is known.
     """
 
-    def __init__(self, outcome: Outcome, penalties: Penalties | None = None) -> None:
-        self._outcome = outcome
-        self._planned = outcome.policy is not None
-        self.penalties = outcome.penalties() if penalties is None else penalties
-        known = count_parameters(outcome.decisions)
-        self.total = 0 if known is None else known + outcome.hidden
+    def __init__(
+        self, policy: Policy | None, edits: Sequence[Edit], hidden: int, *, measured: bool
+    ) -> None:
+        self._policy, self._edits, self._measured = policy, edits, measured
+        known = count_parameters(edits)
+        self.total = 0 if known is None else known + hidden
+        self.valued = any(edit.penalty is not None for edit in edits)
 
-    def tally(self, label: str, places: Iterable[int]) -> Tally:
-        """Sums over some decisions.
-
-        Args:
-            label: What they have in common.
-            places: Their places in the outcome.
-
-        Returns:
-            A `Tally`.
-        """
-        places = list(places)
-        chosen = [self._outcome.decisions[place] for place in places]
-        parameters = count_parameters(chosen)
-        values = self.penalties.values
-        known = (bool(values) or self._outcome.measure is not None) and not (
-            self.penalties.unknown & set(places)
-        )
-        pairs = [
-            (decision, *values[place])
-            for place, decision in zip(places, chosen, strict=True)
-            if place in values
-        ]
-        awake = [(decision, planned) for decision, _, planned in pairs if not decision.slot.dormant]
-        ranked = sorted(awake, key=lambda pair: -pair[1])[:_LARGEST]
+    def tally(self, label: str, edits: Sequence[Edit]) -> Tally:
+        """Sums over some of the slots."""
+        parameters = count_parameters(edits)
+        known = self._measured and not any(e.penalised and e.penalty is None for e in edits)
+        awake = [edit for edit in edits if not edit.slot.frozen]
+        ranked = sorted(awake, key=lambda edit: -(edit.planned_penalty or 0.0))[:_LARGEST]
         return Tally(
             label=label,
-            slots=len(chosen),
+            slots=len(edits),
             parameters=parameters,
             share=self._share_of(parameters),
-            penalised=sum(decision.after is not None for decision in chosen),
-            edits=sum(decision.changes for decision in chosen),
-            dormant=sum(decision.dormant for decision in chosen),
-            carried=sum(decision.carried for decision in chosen),
-            unreached=sum(decision.unreached for decision in chosen),
-            penalty=sum(now for d, now, _ in pairs if not d.slot.dormant) if known else None,
-            planned_penalty=sum(planned for _, planned in awake) if known else None,
-            dormant_penalty=sum(p for d, _, p in pairs if d.slot.dormant) if known else None,
-            largest=tuple((decision.slot.path, value) for decision, value in ranked if value),
+            penalised=sum(edit.after is not None for edit in edits),
+            edits=sum(edit.changes for edit in edits),
+            dormant=sum(edit.dormant for edit in edits),
+            carried=sum(edit.carried for edit in edits),
+            unreached=sum(edit.unreached for edit in edits),
+            penalty=sum(e.penalty or 0.0 for e in awake) if known else None,
+            planned_penalty=sum(e.planned_penalty or 0.0 for e in awake) if known else None,
+            dormant_penalty=sum(e.planned_penalty or 0.0 for e in edits if e.slot.frozen)
+            if known
+            else None,
+            largest=tuple((e.path, e.planned_penalty) for e in ranked if e.planned_penalty),
         )
 
     def _share_of(self, parameters: int | None) -> float | None:
@@ -138,26 +123,20 @@ class Summary:
 
     def whole(self) -> Tally:
         """A `Tally` of everything."""
-        return self.tally("", range(len(self._outcome.decisions)))
+        return self.tally("", self._edits)
 
     def by_role(self) -> list[Tally]:
         """A `Tally` for every role, in the order in which the model has them."""
-        return self._tallies(lambda decision: decision.slot.role, str)
+        return [self.tally(role, edits) for role, edits in self._grouped(lambda e: e.role).items()]
 
     def by_rule(self) -> list[Tally]:
-        """A `Tally` for every rule, with the slots that it decides on, then one for the others.
-
-        A slot counts for the last rule that matches it, so that a rule which later ones overrule
-        everywhere has none.
-        """
-        if self._outcome.policy is None:
+        """A `Tally` for every rule, with the slots that it decides on, then one for the others."""
+        if self._policy is None:
             return []
-        decided: dict[int | None, list[int]] = {}
-        for place, decision in enumerate(self._outcome.decisions):
-            decided.setdefault(decision.rule, []).append(place)
+        decided = self._grouped(lambda edit: edit.rule)
         tallies = [
             self.tally(rule.describe(), decided.get(index, ()))
-            for index, rule in enumerate(self._outcome.policy)
+            for index, rule in enumerate(self._policy)
         ]
         if None in decided:
             tallies.append(self.tally("no rule: as it is", decided[None]))
@@ -165,22 +144,16 @@ class Summary:
 
     def by_penalty(self) -> list[Tally]:
         """A `Tally` for every regularizer that slots have afterwards, and for those without."""
-        labels: dict[Hashable, str] = {}
+        groups = self._grouped(lambda edit: regularizers.normalize(edit.after))
+        return [
+            self.tally(regularizers.describe(edits[0].after), edits) for edits in groups.values()
+        ]
 
-        def key(decision: Decision) -> Hashable:
-            normal: Hashable = regularizers.normalize(decision.after)
-            labels.setdefault(normal, regularizers.describe(decision.after))
-            return normal
-
-        return self._tallies(key, labels.__getitem__)
-
-    def _tallies(
-        self, key: Callable[[Decision], Hashable], label: Callable[[Any], str]
-    ) -> list[Tally]:
-        groups: dict[Hashable, list[int]] = {}
-        for place, decision in enumerate(self._outcome.decisions):
-            groups.setdefault(key(decision), []).append(place)
-        return [self.tally(label(value), places) for value, places in groups.items()]
+    def _grouped(self, key: Callable[[Edit], Any]) -> dict[Any, list[Edit]]:
+        groups: dict[Any, list[Edit]] = {}
+        for edit in self._edits:
+            groups.setdefault(key(edit), []).append(edit)
+        return groups
 
     def to_dict(self) -> dict[str, Any]:
         """The sums as plain data, for JSON."""
@@ -191,25 +164,22 @@ class Summary:
         }
 
     def tables(self) -> list[Table]:
-        """The outcome as tables.
+        """With a policy edits, then sums by rule; without one what slots hold, then by penalty."""
+        tables = self._state_tables() if self._policy is None else self._plan_tables(self._policy)
+        if found := self.by_role():
+            labels = [one.label for one in found]
+            tables.append(make_table("Roles", {"role": labels, **self._sums(found)}))
+            tables += self._values_table("role", labels, found)
+        return tables
 
-        Returns:
-            A list of `Table`. With a policy its edits, then sums by rule and by role; without one
-            what the slots hold, then sums by penalty and by role. Slots for an activity
-            regularizer are then listed only where they hold one.
-        """
-        return self._plan_tables() if self._planned else self._state_tables()
-
-    def _plan_tables(self) -> list[Table]:
-        assert self._outcome.policy is not None
+    def _plan_tables(self, policy: Policy) -> list[Table]:
         tables = []
-        groups = group(decision for decision in self._outcome.decisions if decision.changes)
-        if groups:
+        if groups := group(edit for edit in self._edits if edit.changes):
             tables.append(self._groups_table("Edits", groups))
         rules = self.by_rule()
-        numbers = [str(number) for number in range(1, len(self._outcome.policy) + 1)]
+        numbers = [str(number) for number in range(1, len(policy) + 1)]
         numbers = [*numbers, "-"][: len(rules)]
-        gives = [regularizers.describe(rule.regularizer) for rule in self._outcome.policy]
+        gives = [regularizers.describe(rule.regularizer) for rule in policy]
         tables.append(
             make_table(
                 "Rules, with the slots on which each decides (the last one that matches does)",
@@ -221,58 +191,39 @@ class Summary:
                 },
             )
         )
-        tables += self._values_table("rule", numbers, rules)
-        return [*tables, *self._roles_tables()]
+        return tables + self._values_table("rule", numbers, rules)
 
     def _state_tables(self) -> list[Table]:
-        decisions = self._outcome.decisions
-        listed = [d for d in decisions if d.after is not None or d.slot.role != "activity"]
+        # A slot for an activity regularizer is worth a line only where it holds one.
+        listed = [e for e in self._edits if e.after is not None or e.role != "activity"]
         tables = []
         if listed:
             tables.append(self._groups_table("Slots", group(listed)))
         penalties = [one for one in self.by_penalty() if one.penalised]
         if penalties:
-            tables.append(
-                make_table(
-                    "Penalties",
-                    {
-                        "penalty": [one.label for one in penalties],
-                        "slots": [one.slots for one in penalties],
-                        "parameters": [one.parameters for one in penalties],
-                        "share": [_share(one.share) for one in penalties],
-                        "dormant": _counts([one.dormant for one in penalties]),
-                        "carried": _counts([one.carried for one in penalties]),
-                    },
-                )
-            )
-            tables += self._values_table("penalty", [one.label for one in penalties], penalties)
-        return [*tables, *self._roles_tables()]
-
-    def _roles_tables(self) -> list[Table]:
-        found = self.by_role()
-        if not found:
-            return []
-        labels = [one.label for one in found]
-        return [
-            make_table("Roles", {"role": labels, **self._sums(found)}),
-            *self._values_table("role", labels, found),
-        ]
+            labels = [one.label for one in penalties]
+            sums = self._sums(penalties)
+            kept = ("slots", "parameters", "share", "dormant", "carried")
+            columns = {"penalty": labels, **{header: sums[header] for header in kept}}
+            tables.append(make_table("Penalties", columns))
+            tables += self._values_table("penalty", labels, penalties)
+        return tables
 
     def _groups_table(self, title: str, groups: Sequence[Group]) -> Table:
-        firsts = [one.decisions[0] for one in groups]
-        sizes = [count_parameters(one.decisions) for one in groups]
+        firsts = [one.edits[0] for one in groups]
+        sizes = [count_parameters(one.edits) for one in groups]
         columns: dict[str, Iterable[Cell]] = {
             "path": [one.pattern for one in groups],
-            "layer": [first.slot.layer for first in firsts],
-            "slots": [len(one.decisions) for one in groups],
+            "layer": [first.layer for first in firsts],
+            "slots": [len(one.edits) for one in groups],
             "parameters": sizes,
             "share": [_share(self._share_of(size)) for size in sizes],
-            "now": [regularizers.describe(first.slot.regularizer) for first in firsts],
+            "now": [regularizers.describe(first.before) for first in firsts],
         }
-        if self._planned:
+        if self._policy is not None:
             columns["planned"] = [regularizers.describe(first.after) for first in firsts]
             columns["rule"] = ["" if first.rule is None else first.rule + 1 for first in firsts]
-        columns["note"] = [_note(first) for first in firsts]
+        columns["note"] = [remark(first) for first in firsts]
         return make_table(title, columns)
 
     def _sums(self, tallies: Sequence[Tally]) -> dict[str, Iterable[Cell]]:
@@ -281,7 +232,7 @@ class Summary:
             "parameters": [one.parameters for one in tallies],
             "share": [_share(one.share) for one in tallies],
             "penalised": [one.penalised for one in tallies],
-            "edits": [one.edits if self._planned else "" for one in tallies],
+            "edits": ["" if self._policy is None else one.edits for one in tallies],
             "dormant": _counts([one.dormant for one in tallies]),
             "carried": _counts([one.carried for one in tallies]),
             "unreached": _counts([one.unreached for one in tallies]),
@@ -289,7 +240,7 @@ class Summary:
 
     def _values_table(self, what: str, labels: list[str], tallies: list[Tally]) -> list[Table]:
         """A table of what penalties come to, if there are any whose value is known."""
-        if not self.penalties:
+        if not self.valued:
             return []
         rows = [
             (label, one)
@@ -301,8 +252,9 @@ class Summary:
             return []
         whole = self.whole().planned_penalty
         columns: dict[str, Iterable[Cell]] = {what: [label for label, _ in rows]}
-        columns["now" if self._planned else "value"] = [_value(one.penalty) for _, one in rows]
-        if self._planned:
+        now = "value" if self._policy is None else "now"
+        columns[now] = [_value(one.penalty) for _, one in rows]
+        if self._policy is not None:
             columns["as planned"] = [_value(one.planned_penalty) for _, one in rows]
         columns["share"] = [
             _share(one.planned_penalty / whole) if whole and one.planned_penalty is not None else ""
@@ -321,39 +273,31 @@ class Group:
     Attributes:
         pattern: Their common path, with `*` for the numbers that differ; a pattern for a rule's
             `paths`, though it may match other slots, too.
-        decisions: Their `Decision`s.
+        edits: Their `Edit`s.
     """
 
     pattern: str
-    decisions: tuple[Decision, ...]
+    edits: tuple[Edit, ...]
 
 
-def group(decisions: Iterable[Decision]) -> list[Group]:
-    """Makes one group of repeated layers.
-
-    Args:
-        decisions: `Decision`s.
-
-    Returns:
-        A list of `Group`, in the order of their first members.
-    """
-    found: dict[Hashable, list[tuple[tuple[str, ...], Decision]]] = {}
-    for decision in decisions:
-        slot = decision.slot
-        pieces = _pieces(slot.path)
+def group(edits: Iterable[Edit]) -> list[Group]:
+    """Makes one group of repeated layers; groups are in the order of their first members."""
+    found: dict[Hashable, list[tuple[tuple[str, ...], Edit]]] = {}
+    for edit in edits:
+        pieces = _pieces(edit.path)
         key = (
             tuple("" if index % 2 else piece for index, piece in enumerate(pieces)),
-            slot.role,
-            slot.layer,
-            regularizers.normalize(slot.regularizer),
-            regularizers.normalize(decision.after),
-            decision.rule,
-            slot.dormant,
-            decision.portable,
+            edit.role,
+            edit.layer,
+            regularizers.normalize(edit.before),
+            regularizers.normalize(edit.after),
+            edit.rule,
+            edit.slot.frozen,
+            edit.portable,
         )
-        found.setdefault(key, []).append((pieces, decision))
+        found.setdefault(key, []).append((pieces, edit))
     return [
-        Group(_pattern([pieces for pieces, _ in members]), tuple(d for _, d in members))
+        Group(_pattern([pieces for pieces, _ in members]), tuple(edit for _, edit in members))
         for members in found.values()
     ]
 
@@ -407,11 +351,12 @@ def _share(share: float | None) -> str:
     return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 
-def _note(decision: Decision) -> str:
-    notes = {
-        "dormant": decision.dormant,
-        "carried": decision.carried,
-        "unreached": decision.unreached,
-        "frozen": decision.slot.dormant and not decision.dormant,
+def remark(edit: Edit) -> str:
+    """What is to know of an edit, in a few words."""
+    words = {
+        "dormant": edit.dormant,
+        "frozen": edit.slot.frozen and not edit.dormant,
+        "carried": edit.carried,
+        "unreached": edit.unreached,
     }
-    return ", ".join(word for word, holds in notes.items() if holds)
+    return ", ".join(word for word, holds in words.items() if holds)

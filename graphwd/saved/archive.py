@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphwd.errors import PolicyError
 from graphwd.graph.slots import set_regularizers
 from graphwd.plans.decays import from_config
-from graphwd.plans.plan import Decision, Plan, make_plan
+from graphwd.plans.plan import Plan, make_plan
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy
 from graphwd.saved.files import Path
@@ -57,20 +57,17 @@ def plan_file(path: Path, policy: Policy) -> Plan:
 
 def _planned(archive: Archive, policy: Policy | None) -> Plan:
     slots, reach = archive.shaped_slots()
-    more: dict[str, Any] = {
-        "source": archive.path,
-        "notes": _notes(reach.unreached),
-        "serialized": archive.config,
-        "sizes": reach.sizes,
-        "hidden": reach.hidden,
-        "measure": StoredWeights(archive.path),
-    }
-    if policy is not None:
-        return make_plan(slots, policy, **more)
-    decays = from_config(archive.compile_config, slots)
-    more["notes"] = (*more["notes"], *(decays.notes() if decays else ()))
-    decisions = tuple(Decision(slot, None, slot.regularizer) for slot in slots)
-    return Plan(None, decisions, decays=decays, **more)
+    return make_plan(
+        slots,
+        policy,
+        source=archive.path,
+        notes=_notes(reach.unreached),
+        serialized=archive.config,
+        sizes=reach.sizes,
+        hidden=reach.hidden,
+        measure=StoredWeights(archive.path),
+        decays=None if policy is not None else from_config(archive.compile_config, slots),
+    )
 
 
 def _notes(unreached: Sequence[Unreached]) -> tuple[str, ...]:
@@ -124,10 +121,10 @@ def rewrite_file(
     """
     with open_saved(source) as archive:
         plan = _planned(archive, policy)
-        for decision in plan.decisions:
-            if decision.changes and regularizers.wants_start(decision.after):
+        for edit in plan:
+            if regularizers.wants_start(edit.after):
                 raise PolicyError(
-                    f"{regularizers.describe(decision.after)} on {decision.slot.path} is measured "
+                    f"{regularizers.describe(edit.after)} on {edit.path} is measured "
                     "from where the weights start, which no rewriting of a file can record; load "
                     "the model, and give it to graphwd.rewrite (--live)."
                 )

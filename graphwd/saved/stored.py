@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphwd.errors import ArchiveError
-from graphwd.plans.decisions import Decision
-from graphwd.plans.outcome import Penalties, penalised_places, unknown_note
+from graphwd.plans.plan import Edit, Value
 from graphwd.policy import regularizers
 from graphwd.saved.folders import open_saved
 
@@ -34,36 +33,22 @@ class StoredWeights:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", os.path.abspath(self.path))
 
-    def __call__(self, decisions: tuple[Decision, ...]) -> Penalties:
-        """Reads the arrays that have a penalty, in pieces of bounded size, and adds them up.
-
-        Args:
-            decisions: Decisions on the file's slots, in their order.
-
-        Returns:
-            `Penalties`.
-
-        Raises:
-            ArchiveError: when the file can't be read, or holds another model by now.
-        """
-        values: dict[int, tuple[float, float]] = {}
-        reasons: dict[str, list[str]] = {}
+    def __call__(self, edits: Sequence[Edit]) -> list[Value]:
+        """Reads the arrays that have a penalty, in pieces of bounded size, and adds them up."""
+        values: list[Value] = [None] * len(edits)
         with open_saved(self.path) as archive:
             slots = archive.slots()
-            if [slot.path for slot in slots] != [decision.slot.path for decision in decisions]:
+            if [slot.path for slot in slots] != [edit.path for edit in edits]:
                 raise ArchiveError(f"{self.path!r} holds another model than before.")
             with archive.reach(slots) as reach:
-                for place in penalised_places(decisions):
-                    both = (decisions[place].slot.regularizer, decisions[place].after)
-                    factors = [_factors(regularizer) for regularizer in both]
-                    reason = _unknown(both, factors, reach.arrays[place])
-                    if reason:
-                        reasons.setdefault(reason, []).append(decisions[place].slot.path)
-                        continue
-                    now, planned = _values(factors, reach.arrays[place])
-                    values[place] = (now, planned)
-        unknown = frozenset(penalised_places(decisions)) - values.keys()
-        return Penalties(values, unknown, unknown_note(reasons))
+                for place, edit in enumerate(edits):
+                    if edit.penalised:
+                        both = (edit.before, edit.after)
+                        factors = [_factors(regularizer) for regularizer in both]
+                        arrays = reach.arrays[place]
+                        reason = _unknown(both, factors, arrays)
+                        values[place] = reason or _values(factors, arrays)
+        return values
 
 
 def _factors(serialized: Mapping[str, Any] | None) -> tuple[float, float] | None:

@@ -10,7 +10,7 @@ from typing import Any
 from graphwd.errors import ArchiveError, EquivalenceError
 from graphwd.graph.equivalence import Report, compare, instead
 from graphwd.graph.slots import Pointer, Slot, find_slots, set_regularizers, strip_carried
-from graphwd.plans.plan import Decision, make_plan
+from graphwd.plans.plan import Edit, make_plan
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy
 from graphwd.saved.configs import serialize_config
@@ -46,13 +46,13 @@ def verify_files(
             # Loaded models may have weights that files don't tell of, so that counts may differ.
             plan = make_plan(slots, policy, source=os.fspath(original), expectations=False)
             edits = {
-                pointer: decision.after
-                for decision in plan.decisions
-                if decision.changes and not decision.slot.carried
-                for pointer in decision.slot.pointers
+                pointer: edit.after
+                for edit in plan
+                if not edit.slot.carried
+                for pointer in edit.slot.pointers
             }
             expected = set_regularizers(expected, edits)
-            problems += _carried_problems(plan.decisions, other.config)
+            problems += _carried_problems(plan.slots, other.config)
         comparison = compare(expected, actual, regularizers_too=policy is not None, match="names")
         problems += [*comparison.problems, *compare_archives(one, other)]
         if one.config.get("compile_config") != other.config.get("compile_config"):
@@ -74,14 +74,13 @@ def _slots_of_both(original: Sequence[Slot], rewritten: Sequence[Slot]) -> list[
     return sorted([*original, *added], key=lambda slot: places.get(slot.path, len(places)))
 
 
-def _carried_problems(decisions: Sequence[Decision], rewritten: Mapping[str, Any]) -> list[str]:
+def _carried_problems(edits: Sequence[Edit], rewritten: Mapping[str, Any]) -> list[str]:
     """Where what a file carries for weights that no config reaches is not what a policy says."""
     after = {slot.path: slot.regularizer for slot in find_slots(rewritten) if slot.carried}
     return [
-        instead(decision.slot.path, after.get(decision.slot.path), decision.after)
-        for decision in decisions
-        if decision.slot.carried
-        and not regularizers.equal(after.get(decision.slot.path), decision.after)
+        instead(edit.path, after.get(edit.path), edit.after)
+        for edit in edits
+        if edit.slot.carried and not regularizers.equal(after.get(edit.path), edit.after)
     ]
 
 

@@ -10,7 +10,7 @@ import keras
 from graphwd.errors import GraphwdError, PolicyError
 from graphwd.live import _keras, walk
 from graphwd.live.penalties import decided
-from graphwd.plans.plan import Decision
+from graphwd.plans.plan import Edit
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy
 from graphwd.training import optimizers
@@ -79,10 +79,10 @@ def decouple(model: Any, policy: Any, optimizer: Any) -> Any:
             "call model.build(input_shape), or the model on a batch, first."
         )
     policy = Policy.coerce(policy)
-    plan, decisions = decided(model, policy)
-    _refuse_inexpressible(policy, plan.decisions)
-    _refuse_penalised(decisions, model)
-    groups = _groups(model, decisions)
+    plan, edits = decided(model, policy)
+    _refuse_inexpressible(policy, plan.slots)
+    _refuse_penalised(edits, model)
+    groups = _groups(model, edits)
     if not _decays_something(model, groups):
         frozen = any(groups)
         what = "are all frozen; make them trainable" if frozen else "are none; change the policy"
@@ -124,26 +124,25 @@ def _decaying(optimizer: Any) -> Any:
     return inner
 
 
-def _decay_of(decision: Decision) -> float | None:
-    """What a decision asks for as an optimizer's coefficient; `None` when that can't be said."""
-    if decision.after is None:
+def _decay_of(edit: Edit) -> float | None:
+    """What an edit asks for as an optimizer's coefficient; `None` when that can't be said."""
+    if edit.after is None:
         return 0.0
-    normal = regularizers.normalize(decision.after)
-    if decision.slot.role == "activity" or normal[0] != "l1l2" or normal[1]:
+    normal = regularizers.normalize(edit.after)
+    if edit.role == "activity" or normal[0] != "l1l2" or normal[1]:
         return None
-    return 2 * float((decision.after.get("config") or {}).get("l2", 0.0))
+    return 2 * float((edit.after.get("config") or {}).get("l2", 0.0))
 
 
-def _refuse_inexpressible(policy: Policy, decisions: Iterable[Decision]) -> None:
-    wrong: dict[int, Decision] = {}
-    for decision in decisions:
-        if decision.rule is not None and _decay_of(decision) is None:
-            wrong.setdefault(decision.rule, decision)
+def _refuse_inexpressible(policy: Policy, edits: Iterable[Edit]) -> None:
+    wrong: dict[int, Edit] = {}
+    for edit in edits:
+        if edit.rule is not None and _decay_of(edit) is None:
+            wrong.setdefault(edit.rule, edit)
     if wrong:
         asked = " and ".join(
-            f"{_named(policy, rule)} asks for {regularizers.describe(decision.after)} "
-            f"on {decision.slot.path}"
-            for rule, decision in sorted(wrong.items())
+            f"{_named(policy, rule)} asks for {regularizers.describe(edit.after)} on {edit.path}"
+            for rule, edit in sorted(wrong.items())
         )
         raise PolicyError(
             f"An optimizer's decay can only be that of L2 on weights, but {asked}; let "
@@ -151,11 +150,11 @@ def _refuse_inexpressible(policy: Policy, decisions: Iterable[Decision]) -> None
         )
 
 
-def _refuse_penalised(decisions: list[tuple[walk.Weight, Decision]], model: Any) -> None:
+def _refuse_penalised(edits: list[tuple[walk.Weight, Edit]], model: Any) -> None:
     penalised = [
-        decision.slot.path
-        for weight, decision in decisions
-        if decision.rule is not None and weight.variable.regularizer is not None
+        edit.path
+        for weight, edit in edits
+        if edit.rule is not None and weight.variable.regularizer is not None
     ]
     if penalised:
         some = ", ".join(penalised[:5]) + (", ..." if len(penalised) > 5 else "")
@@ -166,17 +165,15 @@ def _refuse_penalised(decisions: list[tuple[walk.Weight, Decision]], model: Any)
         )
 
 
-def _groups(
-    model: Any, decisions: list[tuple[walk.Weight, Decision]]
-) -> dict[float, list[walk.Weight]]:
+def _groups(model: Any, edits: list[tuple[walk.Weight, Edit]]) -> dict[float, list[walk.Weight]]:
     """The weights by their decay, frozen ones too; those that no rule selects have none."""
     decays: dict[int, float] = {}
     inside: dict[int, walk.Weight] = {}
-    for weight, decision in decisions:
+    for weight, edit in edits:
         key = id(weight.variable)
         inside[key] = weight
-        if decision.rule is not None:  # a weight of two layers: what decays in one of them decays
-            decays[key] = _decay_of(decision) or decays.get(key, 0.0)
+        if edit.rule is not None:  # a weight of two layers: what decays in one of them decays
+            decays[key] = _decay_of(edit) or decays.get(key, 0.0)
     groups: dict[float, list[walk.Weight]] = {}
     for weight in walk.weights(model):
         key = id(weight.variable)

@@ -179,8 +179,8 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
     def _rules(self, variables: list[Any]) -> dict[str, list[int]]:
         """Maps the name of each rule's part to the places of its weights in a list."""
         assert self._policy is not None
-        _, decisions = decided(self.model, self._policy)
-        rule_of = {id(weight.variable): decision.rule for weight, decision in decisions}
+        _, edits = decided(self.model, self._policy)
+        rule_of = {id(weight.variable): edit.rule for weight, edit in edits}
         parts: dict[str, list[int]] = {
             f"penalty/rule_{number}": [] for number in range(1, len(self._policy) + 1)
         }

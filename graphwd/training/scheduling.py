@@ -198,8 +198,8 @@ class StrengthScheduler(_Callback):  # type: ignore[misc] # Keras has no types
         """The ids of the weights to scale; `None` for all."""
         if self._policy is None:
             return None
-        _, decisions = decided(self.model, self._policy)
-        return {id(weight.variable) for weight, each in decisions if each.rule is not None}
+        _, edits = decided(self.model, self._policy)
+        return {id(weight.variable) for weight, each in edits if each.rule is not None}
 
     def _decaying(self, selected: set[int] | None) -> list[Any]:
         """The optimizers whose decay is to be scaled."""

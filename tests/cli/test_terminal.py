@@ -14,8 +14,6 @@ import pytest
 from graphwd.cli import terminal
 from graphwd.graph.slots import Slot
 from graphwd.plans import page, summary, tables
-from graphwd.plans.decisions import Decision
-from graphwd.plans.outcome import Penalties
 from graphwd.plans.plan import Plan, make_plan
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy, Rule
@@ -31,11 +29,11 @@ def slot(path, layer="Dense", *, held=None, shape=(2, 3), **more):
 
 
 def state(*slots):
-    return Plan(None, tuple(Decision(one, None, one.regularizer) for one in slots), "it")
+    return make_plan(slots, None, source="it")
 
 
 def patterns(*paths):
-    return [one.pattern for one in summary.group(state(*map(slot, paths)).decisions)]
+    return [one.pattern for one in summary.group(state(*map(slot, paths)).slots)]
 
 
 def sums(plan, what):
@@ -63,20 +61,20 @@ def test_layers_that_differ_in_numbers_are_one_line(paths, expected):
 def test_patterns_select_what_they_stand_for():
     paths = ["dense/kernel", "dense_1/kernel", "block1_conv2/kernel", "block2_conv3/kernel"]
     slots = [slot(path) for path in paths]
-    for one in summary.group(state(*slots).decisions):
+    for one in summary.group(state(*slots).slots):
         rule = Rule(None, paths=one.pattern)
-        assert all(rule.matches(decision.slot) for decision in one.decisions)
+        assert all(rule.matches(edit.slot) for edit in one.edits)
 
 
 def test_layers_that_fare_differently_are_lines_of_their_own():
-    slots = [slot("d_1/kernel"), slot("d_2/kernel", held=L2), slot("d_3/kernel", dormant=True)]
-    assert len(summary.group(state(*slots).decisions)) == 3
+    slots = [slot("d_1/kernel"), slot("d_2/kernel", held=L2), slot("d_3/kernel", frozen=True)]
+    assert len(summary.group(state(*slots).slots)) == 3
 
 
 def test_sums_by_role_and_rule():
     slots = [
         slot("a/kernel", shape=(10, 10)),
-        slot("b/kernel", shape=(10, 20), dormant=True),
+        slot("b/kernel", shape=(10, 20), frozen=True),
         slot("c/kernel", shape=(50,), pointers=()),
         slot("d/scale", shape=(25,), pointers=()),
         slot("a/bias", shape=(25,)),
@@ -97,16 +95,15 @@ def test_sums_by_role_and_rule():
     assert sum(share for share in shares if share is not None) == pytest.approx(1)
 
 
-def measured(*pairs, unknown=()):
+def measured(*values):
     """A measure that gives the slots of a plan the values of penalties now and as planned."""
-    known = {place: pair for place, pair in enumerate(pairs) if pair is not None}
-    return lambda decisions: Penalties(known, frozenset(unknown), ("Not told.",) * len(unknown))
+    return lambda edits: list(values)
 
 
 def test_values_of_penalties_by_role_and_rule():
     slots = [
         slot("a/kernel", held=L2),
-        slot("b/kernel", dormant=True),
+        slot("b/kernel", frozen=True),
         slot("c/kernel"),
         slot("d/kernel"),
         slot("e/kernel"),
@@ -148,13 +145,15 @@ def test_a_value_that_is_not_known_makes_no_sum():
     plan = make_plan(
         [slot("a/kernel"), slot("b/kernel"), slot("a/bias")],
         Policy([Rule(L2)]),
-        measure=measured((0.0, 1.0), None, (0.0, 2.0), unknown=[1]),
+        measure=measured((0.0, 1.0), "it is gone", (0.0, 2.0)),
     )
     assert sums(plan, "roles")["kernel"]["planned_penalty"] is None
     assert sums(plan, "roles")["bias"]["planned_penalty"] == 2
     assert plan.to_dict()["slots"][1]["planned_penalty"] is None
     assert "?" in str(plan)
-    assert str(plan).endswith("Note: Not told.")
+    assert str(plan).endswith(
+        "Note: The value of the penalty on b/kernel is not known: it is gone."
+    )
 
 
 def test_a_plan_without_weights_has_no_values():
@@ -167,9 +166,7 @@ def test_a_look_at_a_plan_measures_once():
     calls = []
     plan = make_plan([slot("a/kernel")], Policy([Rule(L2)]), measure=lambda d: calls.append(d))
     assert not calls
-    plan = dataclasses.replace(
-        plan, measure=lambda d: calls.append(d) or Penalties({0: (0.0, 1.0)})
-    )
+    plan = dataclasses.replace(plan, measure=lambda d: calls.append(d) or [(0.0, 1.0)])
     for number, look in enumerate((str, Plan.to_dict, Plan._repr_html_, page.render), start=1):
         look(plan)
         assert len(calls) == number
@@ -241,7 +238,7 @@ def test_thousands_of_layers_make_a_short_table():
 
 
 def test_summary_says_what_a_user_should_know():
-    slots = [slot("a/kernel", dormant=True), slot("b/kernel", pointers=()), slot("c/bias")]
+    slots = [slot("a/kernel", frozen=True), slot("b/kernel", pointers=()), slot("c/bias")]
     lines = terminal.summary_lines(make_plan(slots, Policy([Rule(L2, roles="kernel")])))
     text = "\n".join(lines)
     assert lines[0] == "edited     2 of 3 slots: 2 kernel"
@@ -297,7 +294,7 @@ def test_tables_in_a_terminal_have_every_cell(monkeypatch):
 def test_every_table_fits_a_terminal_and_nothing_is_lost(width, monkeypatch):
     long = "the_encoder/transformer_block_*/self_attention_of_many_heads/kernel"
     slots = [slot(long.replace("*", str(n)), "MultiHeadAttention") for n in (1, 2)]
-    slots += [slot("a/bias", shape=(123456789,), held=L2, dormant=True)]
+    slots += [slot("a/bias", shape=(123456789,), held=L2, frozen=True)]
     plan = make_plan(
         slots,
         Policy([Rule(regularizers.l2(2e-4))]),

@@ -218,7 +218,7 @@ def test_an_unbuilt_model_has_slots_but_no_weights():
     model = sample_models()["sequential_unbuilt"]()
     plan = graphwd.plan(model, "l2")
     assert [edit.role for edit in plan] == ["kernel", "kernel"]
-    assert all(not decision.slot.shapes for decision in plan.decisions)
+    assert all(not edit.slot.shapes for edit in plan.slots)
     assert any("not built" in note for note in plan.notes)
 
 

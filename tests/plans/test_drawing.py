@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from graphwd.graph.slots import find_slots
 from graphwd.plans import drawing, repeats
-from graphwd.plans.decisions import Decision
+from graphwd.plans.edits import Edit
 from tests.support import strategies
 
 
@@ -19,7 +19,7 @@ def mark(decision):
 
 def draw(serialized):
     slots = find_slots(serialized)
-    return drawing.draw(serialized, [Decision(s, None, s.regularizer) for s in slots], mark)
+    return drawing.draw(serialized, [Edit(s, s.regularizer) for s in slots], mark)
 
 
 def layer(name, before, class_name="Dense", **config):

@@ -100,8 +100,8 @@ def test_every_sample_has_a_page_without_references(name, tmp_path):
     for plan in (graphwd.plan(model, regularizers.L2(1e-4)), graphwd.inspect(model)):
         text = saved(plan, tmp_path / "page.html")
         assert_offline(text)
-        for decision in plan.decisions:
-            assert html.escape(decision.slot.path) in text
+        for edit in plan.slots:
+            assert html.escape(edit.path) in text
 
 
 def test_page_tells_what_each_slot_gets(tmp_path):
@@ -125,9 +125,9 @@ def test_page_tells_what_each_slot_gets(tmp_path):
 def test_penalties_are_those_of_the_weights():
     model = rich_model()
     plan = graphwd.plan(model, POLICY)
-    penalties = plan.penalties()
-    assert not penalties.unknown
-    values = {plan.decisions[place].slot.path: pair for place, pair in penalties.values.items()}
+    measured = plan.measured().slots
+    values = {e.path: (e.penalty, e.planned_penalty) for e in measured if e.penalised}
+    assert None not in {number for pair in values.values() for number in pair}
     left = np.sum(model.get_layer("left").get_weights()[0] ** 2)
     now, planned = values["left/kernel"]
     assert now == pytest.approx(0.01 * left, rel=1e-5)

@@ -213,7 +213,7 @@ def test_every_form_of_a_regularizer_is_seen_and_removed(form, suffix, tmp_path)
     except Exception as error:  # noqa: BLE001 # functions are regularizers from Keras 3.15 on
         pytest.skip(f"this Keras can't: {error}")
     plan = graphwd.inspect(path)
-    assert [d.slot.path for d in plan.decisions if d.after is not None] == ["one/kernel"]
+    assert [edit.path for edit in plan.slots if edit.after is not None] == ["one/kernel"]
     assert str(plan)
     assert json.dumps(plan.to_dict())
     plan.save_html(tmp_path / "page.html")

@@ -87,20 +87,26 @@ def disturb(model):
 
 def told(plan):
     """What a plan knows of each slot's weights, by path."""
-    penalties = plan.penalties()
-    assert len({decision.slot.path for decision in plan.decisions}) == len(plan.decisions)
+    slots = plan.measured().slots
+    assert len({edit.path for edit in slots}) == len(slots)
     return {
-        decision.slot.path: (decision.slot.parameters, penalties.values.get(place))
-        for place, decision in enumerate(plan.decisions)
-        if decision.slot.role != "activity"
-    }, penalties.unknown
+        edit.path: (edit.slot.parameters, value(edit)) for edit in slots if edit.role != "activity"
+    }, unknown(slots)
+
+
+def value(edit):
+    return None if edit.penalty is None else (edit.penalty, edit.planned_penalty)
+
+
+def unknown(slots):
+    return [edit.path for edit in slots if edit.penalised and edit.penalty is None]
 
 
 def assert_told_alike(model, folder, suffix):
     disturb(model).save(folder / f"model{suffix}")
     live, _ = told(graphwd.plan(model, POLICY))
-    filed, unknown = told(graphwd.plan(folder / f"model{suffix}", POLICY))
-    assert not unknown
+    filed, missing = told(graphwd.plan(folder / f"model{suffix}", POLICY))
+    assert not missing
     assert filed.keys() <= live.keys()  # weights that no config reaches are slots of live models
     assert_alike(filed, live)
     return live, filed
@@ -140,9 +146,9 @@ def test_samples(name, suffix, tmp_path):
     model = SAMPLES[name]()
     disturb(model).save(tmp_path / f"model{suffix}")
     live, _ = told(graphwd.plan(model, POLICY))
-    filed, unknown = told(graphwd.plan(tmp_path / f"model{suffix}", POLICY))
+    filed, missing = told(graphwd.plan(tmp_path / f"model{suffix}", POLICY))
     known = {path: both for path, both in filed.items() if both[1] is not None}
-    assert len(known) + len(unknown) == sum(pair[1] is not None for pair in live.values()) - sum(
+    assert len(known) + len(missing) == sum(pair[1] is not None for pair in live.values()) - sum(
         path not in filed and both[1] is not None for path, both in live.items()
     )
     assert_alike(known, live)
@@ -168,9 +174,9 @@ def test_carried_penalties_have_values_too(suffix, tmp_path):
         model, graphwd.Rule(regularizers.L2(0.5), roles=["kernel", "scale", "bias"])
     )
     copy.save(tmp_path / f"model{suffix}")
-    filed, unknown = told(graphwd.inspect(tmp_path / f"model{suffix}"))
+    filed, missing = told(graphwd.inspect(tmp_path / f"model{suffix}"))
     live, _ = told(graphwd.inspect(copy))
-    assert not unknown
+    assert not missing
     assert filed == {path: (n, pytest.approx(pair)) for path, (n, pair) in live.items()}
     assert sum(pair[0] for _, pair in filed.values()) == pytest.approx(float(sum(copy.losses)))
 
@@ -207,9 +213,9 @@ def test_what_a_file_does_not_tell_is_a_note(tmp_path):
         del file["layers/dense/vars"].attrs["name"]
 
     plan = graphwd.plan(numbered(tmp_path / "a.keras", nameless), L2)
-    penalties = plan.penalties()
-    assert [plan.decisions[place].slot.path for place in penalties.unknown] == ["one/kernel"]
-    assert list(penalties.values.values()) == [(0.0, SECOND)]
+    slots = plan.measured().slots
+    assert unknown(slots) == ["one/kernel"]
+    assert [value(edit) for edit in slots if edit.penalty is not None] == [(0.0, SECOND)]
     assert "penalty on one/kernel is not known: the file doesn't tell" in str(plan)
     whole = plan.to_dict()["summary"]["whole"]
     assert whole["planned_penalty"] is None
@@ -225,17 +231,18 @@ def test_a_class_of_the_users_own_is_a_note(tmp_path):
 def test_a_file_that_is_gone_or_another_is_a_note(tmp_path):
     path = numbered(tmp_path / "a.keras")
     plan = graphwd.plan(path, L2)
-    assert plan.penalties().values
+    assert not unknown(plan.measured().slots)
     write_keras(path, model_config(regularized("other")))
     assert "holds another model than before" in str(plan)
-    assert json_notes(plan) == plan.penalties().notes
+    assert [*plan.notes, *json_notes(plan)] == list(plan.measured().notes)
+    assert unknown(plan.measured().slots) == ["one/kernel", "two/kernel"]
     os.unlink(path)
     assert "Note: The values of the penalties are missing: " in str(plan)
     assert "No such file" in plan._repr_html_()
 
 
 def json_notes(plan):
-    return tuple(note for note in plan.to_dict()["notes"] if note not in plan.notes)
+    return [note for note in plan.to_dict()["notes"] if note not in plan.notes]
 
 
 def test_a_plan_says_what_the_weights_are_when_it_is_asked(tmp_path):
@@ -315,9 +322,9 @@ def test_a_penalty_that_can_not_be_computed_is_a_note():
     model = keras.Model(inputs, layers.Dense(2, name="head")(x))
     orthogonal = keras.regularizers.OrthogonalRegularizer(0.1)  # takes matrices alone
     plan = graphwd.plan(model, graphwd.Rule(orthogonal, roles="kernel"))
-    penalties = plan.penalties()
-    assert [plan.decisions[place].slot.path for place in penalties.unknown] == ["conv/kernel"]
-    ((_, planned),) = penalties.values.values()
+    slots = plan.measured().slots
+    assert unknown(slots) == ["conv/kernel"]
+    (planned,) = [edit.planned_penalty for edit in slots if edit.planned_penalty is not None]
     assert planned == pytest.approx(float(orthogonal(model.get_layer("head").kernel)))
     assert "penalty on conv/kernel is not known" in str(plan)
 

@@ -51,7 +51,7 @@ def run(kind):
     model.fit(x, y, batch_size=8, epochs=1, verbose=0)
     policy = graphwd.Rule(keras.regularizers.L2(0.5), roles="kernel")
     assert len(graphwd.plan(model, policy).edits) == 2
-    assert not any(decision.after for decision in graphwd.inspect(model).decisions)
+    assert not any(edit.after for edit in graphwd.inspect(model).slots)
     before = [local(variable.value) for variable in model.variables]
     copy = graphwd.rewrite(model, policy)
     assert graphwd.verify(model, copy, policy).ok

@@ -125,13 +125,13 @@ def test_depth_is_timms_group_by_group(name):
     (peer,) = [p for p in PEERS if p.models == (name,) and "layer_decay" in p.have]
     groups, total, some = TIMM[name]
     distances: dict[int, int] = {}
-    for decision in graphwd.plan(build(name), policy(peer)).decisions:
-        if decision.after is None:
+    for edit in graphwd.plan(build(name), policy(peer)).slots:
+        if edit.after is None:
             continue
-        multiple, distance = decision.after["config"]["l2"] / (DECAY / 2), 0
+        multiple, distance = edit.after["config"]["l2"] / (DECAY / 2), 0
         while multiple < 0.999:
             multiple, distance = multiple / 0.75, distance + 1
-        distances[distance] = distances.get(distance, 0) + decision.slot.parameters
+        distances[distance] = distances.get(distance, 0) + edit.slot.parameters
     assert (len(distances), sum(distances.values())) == (groups, total)
     assert {distance: distances[distance] for distance in some} == some
 

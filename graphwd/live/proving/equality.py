@@ -204,7 +204,7 @@ def penalty_differences(found: Survey, plan: Plan, pairs: Pairs) -> list[str]:
             slot = unit.governs.get(index_of.get(id(source), -1))
             path = "/".join((*unit.names, source.name)) if slot is None else found.slots[slot].path
             expected = (
-                serialize_once(source.regularizer) if slot is None else plan.decisions[slot].after
+                serialize_once(source.regularizer) if slot is None else plan.slots[slot].after
             )
             actual = serialize_once(target.regularizer)
             if not regularizers.equal(expected, actual):

@@ -10,7 +10,7 @@ from graphwd.graph.slots import set_regularizers
 from graphwd.live.carrying import serializing
 from graphwd.live.proving import equality
 from graphwd.live.survey import Survey, survey
-from graphwd.plans.plan import Decision, Plan, make_plan
+from graphwd.plans.plan import Plan, make_plan
 from graphwd.policy.policies import Policy
 
 
@@ -65,9 +65,8 @@ def verify_models(
     if not problems:
         pairs = equality.pair(original, rewritten, comparison.names)
         problems = equality.differences(pairs, compared, unsaved=unsaved)
-        held = tuple(Decision(slot, None, slot.regularizer) for slot in other.slots)
         itself = equality.pair(rewritten, rewritten, {})
-        problems += equality.penalty_differences(other, Plan(None, held), itself)
+        problems += equality.penalty_differences(other, make_plan(other.slots, None), itself)
     if outputs and not problems:
         problems = equality.output_differences(original, rewritten, compared)
     return Report(tuple(problems), compared, planned=False)

@@ -14,7 +14,7 @@ import graphwd
 from graphwd.graph.ranks import known_ndim
 from graphwd.graph.slots import Slot
 from graphwd.live import survey
-from graphwd.plans.deciding import decide
+from graphwd.plans.edits import decide
 from graphwd.plans.plan import make_plan
 from graphwd.policy.policies import Policy, Rule
 from tests.support import oracle
@@ -30,8 +30,8 @@ def slot(path, *shapes, layers=("Layer",), held=None):
 
 def factors(policy, slots):
     """What L2(1) becomes on each slot, `None` without a regularizer."""
-    decisions = decide(Policy.coerce(policy), slots).decisions
-    return [d.after and next(iter(d.after["config"].values())) for d in decisions]
+    edits, *_ = decide(Policy.coerce(policy), slots)
+    return [e.after and next(iter(e.after["config"].values())) for e in edits]
 
 
 # --- dimensions -----------------------------------------------------------------------------------
@@ -87,15 +87,19 @@ def test_biases_of_attention_have_two_dimensions_and_are_told_apart_by_role():
 def test_a_later_rule_that_can_tell_decides():
     slots = [slot("a/bias", (2, 2), (2,)), slot("b/kernel")]
     undecided = Rule(L2, ndim=">=2")
-    verdict = decide(Policy([undecided]), slots)
-    assert [d.after for d in verdict.decisions] == [None, None]
-    assert [d.rule for d in verdict.decisions] == [None, None]
-    assert len(verdict.undecided) == 2
-    assert "b/kernel is not known" in verdict.undecided[0]
-    assert not decide(Policy([undecided, Rule(None)]), slots).undecided
-    assert not decide(Policy([Rule(L2), undecided]), slots).undecided, "either way it gets L2"
-    assert not decide(Policy([Rule(None, ndim="<=1")]), slots).undecided, "either way it has none"
-    assert len(decide(Policy([Rule(L2), undecided, Rule(None, ndim=1)]), slots).undecided) == 2
+    edits, _, told = decide(Policy([undecided]), slots)
+    assert [edit.after for edit in edits] == [None, None]
+    assert [edit.rule for edit in edits] == [None, None]
+    assert len(told) == 2
+    assert "b/kernel is not known" in told[0]
+
+    def open_questions(*rules):
+        return len(decide(Policy(rules), slots)[-1])
+
+    assert not open_questions(undecided, Rule(None))
+    assert not open_questions(Rule(L2), undecided), "either way it gets L2"
+    assert not open_questions(Rule(None, ndim="<=1")), "either way it has none"
+    assert open_questions(Rule(L2), undecided, Rule(None, ndim=1)) == 2
 
 
 class Unknown(layers.Layer):
@@ -227,7 +231,7 @@ def test_what_a_model_holds_already_is_not_multiplied():
         plan = make_plan([held], Policy([Rule(graphwd.times(0.5))]))
     assert not plan.edits
     policy = Policy([Rule(L2), Rule(graphwd.times(0.5))])
-    once = make_plan([held], policy).decisions[0].after
+    once = make_plan([held], policy).slots[0].after
     again = make_plan([slot("a/kernel", (2, 2), held=once)], policy)
     assert not again.edits, "the same policy twice is the same as once"
 
@@ -347,6 +351,45 @@ def test_what_is_expected_of_unknown_weights_can_not_be_counted():
 def test_an_overruled_rule_selects_all_the_same():
     policy = Policy([Rule(L2, expect=2), Rule(None, paths="a/*", expect=1)])
     decide(policy, [slot("a/kernel", (2, 2)), slot("b/kernel", (2, 2))])
+
+
+# --- one record -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_dormant_means_a_penalty_on_frozen_weights_wherever_it_is_said(live, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(2, kernel_regularizer="l2", name="loses", trainable=False),
+            layers.Dense(2, name="gets", trainable=False),
+            layers.Dense(2, name="awake"),
+        ]
+    )
+    model.save(tmp_path / "model.keras")
+    rules = [Rule(L2, paths=["gets/kernel", "awake/kernel"]), Rule(None, paths="loses/kernel")]
+    plan = graphwd.plan(model if live else tmp_path / "model.keras", rules)
+    expected = {"loses/kernel": False, "gets/kernel": True, "awake/kernel": False}
+    data = plan.to_dict()
+    assert {edit.path: edit.dormant for edit in plan} == expected
+    assert {edit["path"]: edit["dormant"] for edit in data["edits"]} == expected
+    slots = {slot["path"]: slot for slot in data["slots"]}
+    assert {path: slots[path]["dormant"] for path in expected} == expected
+    assert [slots[path]["frozen"] for path in expected] == [True, True, False]
+    assert data["summary"]["whole"]["dormant"] == 1
+    inspected = graphwd.inspect(model if live else tmp_path / "model.keras")
+    assert [edit.path for edit in inspected.slots if edit.dormant] == ["loses/kernel"]
+    assert not inspected.edits
+
+
+def test_an_edit_shows_what_it_is():
+    (edit,) = make_plan([slot("a/kernel", (2, 2), held=L2)], Policy([Rule(None)]))
+    assert repr(edit) == (
+        "Edit(path='a/kernel', role='kernel', layer='Layer', "
+        "before={'class_name': 'L2', 'config': {'l2': 0.0001}}, after=None, "
+        "portable=True, dormant=False)"
+    )
+    assert (edit.rule, edit.changes, edit.carried, edit.unreached) == (0, True, False, False)
 
 
 # --- what is passed over --------------------------------------------------------------------------
