@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from graphwd.graph.slots import Slot, is_serialized
+from graphwd.plans.edits import some
 from graphwd.plans.tables import Table, make_table
 from graphwd.policy import regularizers
 
@@ -15,7 +16,6 @@ _PLAIN_GRADIENT = ("SGD",)
 """The optimizers with which a penalty is weight decay; all others divide its gradient."""
 _UNDECAYED = ("bias", "gamma", "beta")
 """The roles that decay is usually kept from: biases and normalization (arXiv:1812.01187)."""
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,7 @@ class Decay:
 
 @dataclass(frozen=True, slots=True)
 class Decays:
-    """What an optimizer decays, weight by weight.
-
-    Attributes:
-        optimizers: The optimizers that update weights.
-        weights: A `Decay` for every weight.
-    """
+    """What the optimizers that update a model's weights decay, weight by weight."""
 
     optimizers: tuple[Optimizer, ...]
     weights: tuple[Decay, ...]
@@ -104,18 +99,7 @@ class Decays:
 
     def to_list(self) -> list[dict[str, Any]]:
         """The weights as plain data, for JSON."""
-        return [
-            {
-                "path": weight.path,
-                "role": weight.role,
-                "variable": weight.variable,
-                "penalty": None if weight.penalty is None else dict(weight.penalty),
-                "frozen": weight.frozen,
-                "decay": weight.decay,
-                "reason": weight.reason,
-            }
-            for weight in self.weights
-        ]
+        return [asdict(weight) for weight in self.weights]
 
     def notes(self) -> tuple[str, ...]:
         """What may surprise, a sentence each."""
@@ -197,9 +181,7 @@ def _is_l2(penalty: regularizers.Serialized | None) -> bool:
 
 
 def _some(weights: Sequence[Decay]) -> str:
-    paths = list(dict.fromkeys(weight.path for weight in weights))
-    more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
-    return ", ".join(paths[:_SHOWN]) + more
+    return some(list(dict.fromkeys(weight.path for weight in weights)))
 
 
 def _are(weights: Sequence[Decay]) -> str:
@@ -209,13 +191,7 @@ def _are(weights: Sequence[Decay]) -> str:
 def from_config(compile_config: Any, slots: Sequence[Slot]) -> Decays | None:
     """What the optimizer of a saved model decays once the model is loaded.
 
-    Args:
-        compile_config: How the model was compiled, as a file has it.
-        slots: The model's slots.
-
-    Returns:
-        `Decays`, without weights that no slot reaches; `None` where there is no optimizer, or one
-        that the file doesn't tell of.
+    Weights that no slot reaches are missing; `None` where the file tells of no optimizer.
     """
     if not isinstance(compile_config, Mapping):
         return None

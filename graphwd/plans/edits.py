@@ -168,31 +168,27 @@ class _Fold:
         factors: Sequence[float] = ()
         if times is not None:
             selected = [
-                answer if place in self.undecided or self._was_given(edit) else False
+                answer if place in self.undecided or _given(edit) is not None else False
                 for place, (answer, edit) in enumerate(zip(selected, self._edits, strict=True))
             ]
             if not times.finds_blocks(self._paths):
                 return False
             factors = times.factors(self._paths, [answer is not False for answer in selected])
         for place, answer in enumerate(selected):
+            if answer is False:
+                continue
             edit = self._edits[place]
             if answer is None:
-                settled = place not in self.undecided and regularizers.equal(
-                    edit.after, regularizer
-                )
-                if times is not None or not settled:
+                either_way = times is None and regularizers.equal(edit.after, regularizer)
+                if place in self.undecided or not either_way:
                     self.undecided[place] = index
-            elif answer and times is not None:
-                given = edit.after if edit.rule is not None else None
-                self._edits[place] = Edit(edit.slot, self._times(given, factors[place]), index)
-            elif answer:
+            elif times is not None:
+                after = self._times(_given(edit), factors[place])
+                self._edits[place] = Edit(edit.slot, after, index)
+            else:
                 self._edits[place] = Edit(edit.slot, regularizer, index)
                 self.undecided.pop(place, None)
         return any(answer is not False for answer in selected)
-
-    @staticmethod
-    def _was_given(edit: Edit) -> bool:
-        return edit.rule is not None and edit.after is not None
 
     def _times(
         self, given: regularizers.Serialized | None, factor: float
@@ -208,9 +204,14 @@ class _Fold:
         for place in self.undecided:
             self._edits[place] = Edit(self._edits[place].slot, self._edits[place].before)
         return tuple(
-            edit if edit.changes else Edit(edit.slot, edit.before, edit.rule)
+            edit if edit.rule is None or edit.changes else Edit(edit.slot, edit.before, edit.rule)
             for edit in self._edits
         )
+
+
+def _given(edit: Edit) -> regularizers.Serialized | None:
+    """What a slot gets from a rule, so far; what it holds already is not given."""
+    return None if edit.rule is None else edit.after
 
 
 def _check_expected(

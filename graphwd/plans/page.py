@@ -34,13 +34,7 @@ _FIXED = {
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of the legend.
-
-    Attributes:
-        mark: The CSS class.
-        label: What it means.
-        count: The number of slots, or `None` where these don't count.
-    """
+    """An entry of the legend: a CSS class, what it means, and of how many slots, if that counts."""
 
     mark: str
     label: str
@@ -49,28 +43,17 @@ class Key:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of a chart.
-
-    Attributes:
-        label: The layer's path.
-        text: Its value.
-        pieces: The CSS class, the start and the width of each piece, in percent of the longest.
-    """
+    """A bar of a chart: the path of a layer, and its value."""
 
     label: str
     text: str
     pieces: list[tuple[str, float, float]]
+    """The CSS class, the start and the width of each piece, in percent of the longest bar."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A bar chart.
-
-    Attributes:
-        title: What it shows.
-        bars: The longest bars, longest first.
-        rest: What the others come to, or nothing.
-    """
+    """A bar chart: the longest bars, longest first, and what the others come to."""
 
     title: str
     bars: list[Bar]

@@ -176,7 +176,7 @@ class Plan:
         """The plan as tables: repeated layers as one line, then sums by rule and by role.
 
         Returns:
-            A list of `graphwd.tables.Table`.
+            A list of `graphwd.plans.tables.Table`.
         """
         return self.shown()[0]
 
@@ -184,7 +184,7 @@ class Plan:
         """What a plan looks like: its tables and its notes, which one look at the weights gives.
 
         Returns:
-            A list of `graphwd.tables.Table`, and a list of sentences.
+            A list of `graphwd.plans.tables.Table`, and a list of sentences.
         """
         plan = self.measured()
         more = [] if self.decays is None else [self.decays.table()]

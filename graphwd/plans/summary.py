@@ -73,18 +73,7 @@ def count_parameters(edits: Iterable[Edit]) -> int | None:
 
 
 class Summary:
-    """Sums over the slots of a plan: by role, by rule, by penalty, and as tables.
-
-    Args:
-        policy: The plan's policy, or `None`.
-        edits: The plan's slots.
-        hidden: The number of parameters in weights that no slot reaches.
-        measured: Whether the edits have their values, as far as these are known.
-
-    Attributes:
-        total: The number of parameters that can have a penalty; 0 when it is not known.
-        valued: Whether the value of any penalty is known.
-    """
+    """Sums over the slots of a plan that was measured or can't be: by role, rule and penalty."""
 
     def __init__(
         self, policy: Policy | None, edits: Sequence[Edit], hidden: int, *, measured: bool
@@ -92,7 +81,9 @@ class Summary:
         self._policy, self._edits, self._measured = policy, edits, measured
         known = count_parameters(edits)
         self.total = 0 if known is None else known + hidden
+        """The number of parameters that can have a penalty; 0 when it is not known."""
         self.valued = any(edit.penalty is not None for edit in edits)
+        """Whether the value of any penalty is known."""
 
     def tally(self, label: str, edits: Sequence[Edit]) -> Tally:
         """Sums over some of the slots."""
@@ -268,15 +259,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Slots whose paths differ in numbers only, and that fare alike.
-
-    Attributes:
-        pattern: Their common path, with `*` for the numbers that differ; a pattern for a rule's
-            `paths`, though it may match other slots, too.
-        edits: Their `Edit`s.
-    """
+    """Slots whose paths differ in numbers only, and that fare alike."""
 
     pattern: str
+    """Their common path, with `*` for the numbers, as a pattern of a rule, which may match more."""
     edits: tuple[Edit, ...]
 
 

@@ -32,12 +32,9 @@ class Times:
     blocks: tuple[str, ...] | None = None
 
     def factors(self, paths: Sequence[str], chosen: Sequence[bool]) -> list[float]:
-        """What each slot's penalty is multiplied by.
+        """What each slot's penalty is multiplied by, from the paths of all, in their order.
 
-        Args:
-            paths: The paths of all slots of a model, in the order of its layers.
-            chosen: Whether each of them has a penalty that the rule multiplies. The distance from
-                the top counts the blocks of these alone.
+        The distance from the top counts the blocks of the chosen ones alone.
         """
         if self.blocks is None:
             return [self.factor] * len(paths)

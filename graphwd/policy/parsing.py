@@ -13,65 +13,25 @@ from typing import Any
 from graphwd.errors import PolicyError
 from graphwd.policy import regularizers
 
-# Keras's own regularizers: their factors, and the value of a factor that a config leaves out
-# (None: it must be there, since Keras would fill in 0.01, which nobody means).
-_STOCK: Mapping[str, Mapping[str, float | None]] = {
-    "L1": {"l1": None},
-    "L2": {"l2": None},
-    "L1L2": {"l1": 0.0, "l2": 0.0},
-}
 _MOST_PATTERNS, _LONGEST_PATTERN, _MOST_STARS = 10_000, 1_000, 32
 _MAX_DEPTH = 32  # of a regularizer's config, which may come from a hostile file
 
 
 def suggest(word: str, candidates: Iterable[str]) -> str | None:
-    """What a misspelt word was probably meant to be.
-
-    Args:
-        word: String, as the user wrote it.
-        candidates: Strings, what could have been meant.
-
-    Returns:
-        The nearest candidate, whatever its case, or `None` when none is near.
-
-    Example:
-    ```python
-    suggest("kernal", ["kernel", "bias"])  # "kernel"
-    ```
-    """
+    """What a misspelt word was probably meant to be, whatever its case; `None` if none is near."""
     spellings = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(word.lower(), spellings, n=1)
     return spellings[close[0]] if close else None
 
 
 def hint(word: str, candidates: Iterable[str]) -> str:
-    """A suggestion to put behind a misspelt word, or nothing.
-
-    Args:
-        word: String, as the user wrote it.
-        candidates: Strings, what could have been meant.
-
-    Returns:
-        A string.
-    """
+    """A suggestion to put behind a misspelt word, or nothing."""
     nearest = suggest(word, candidates)
     return f" (did you mean '{nearest}'?)" if nearest else ""
 
 
 def regularizer_from(value: Any, key: str, where: str) -> dict[str, Any] | None:
-    """The regularizer that an entry of a rule's table asks for.
-
-    Args:
-        value: What the entry holds.
-        key: `l1`, `l2`, `weight_decay` or `regularizer`.
-        where: What to call the rule in messages.
-
-    Returns:
-        A serialized regularizer, or `None`.
-
-    Raises:
-        PolicyError: when the value is not one for this key.
-    """
+    """The regularizer that an entry of a rule's table (`l2`, `regularizer`, ...) asks for."""
     if key != "regularizer":
         make = {
             "l1": regularizers.l1,
@@ -97,36 +57,26 @@ def canonical(serialized: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(config, Mapping):
         raise PolicyError(f'{where} needs a `config` that is a table, such as {{"l2": 0.0001}}.')
     _check_plain(serialized, where)
-    factors = _stock_factors(serialized)
-    if factors is None:
+    factors = regularizers.stock_factors(serialized)
+    if not factors:
         result = copy.deepcopy(dict(serialized))
         if "module" in result or "registered_name" in result:
             result = {"module": None, "registered_name": None, **result}
         return result
-    check_keys(config, tuple(factors), f"{where}'s `config`")
+    check_keys(config, factors, f"{where}'s `config`")
     values = {}
-    for key, default in factors.items():
-        if key not in config and default is None:
+    for key in factors:
+        if key not in config and len(factors) == 1:  # Keras fills in 0.01, which nobody means
             raise PolicyError(f"{where}'s `config` has no `{key}`: say how strong it is.")
-        values[key] = factor(config.get(key, default), f"{where}'s `{key}`")
+        values[key] = factor(config.get(key, 0.0), f"{where}'s `{key}`")
     return {**regularizers.l2(0), "class_name": class_name, "config": values}
-
-
-def _stock_factors(serialized: Mapping[str, Any]) -> Mapping[str, float | None] | None:
-    """The factors of a regularizer of Keras's own (of Keras 2 and 3), None for any other."""
-    module = serialized.get("module")
-    if module is not None and str(module).split(".")[0] not in ("keras", "tf_keras"):
-        return None
-    if module is None and serialized.get("registered_name") is not None:
-        return None
-    return _STOCK.get(serialized["class_name"])
 
 
 def strength(serialized: Mapping[str, Any] | None) -> dict[str, Any]:
     """The one entry of a rule's table that says which regularizer it is."""
     if serialized is None:
         return {"regularizer": None}
-    if _stock_factors(serialized) is not None:
+    if regularizers.stock_factors(serialized):
         l1, l2 = (serialized["config"].get(key, 0.0) for key in ("l1", "l2"))
         if not l1:
             return {"l2": l2}
@@ -138,19 +88,7 @@ def strength(serialized: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def patterns(value: Any, key: str, where: str) -> tuple[str, ...]:
-    """The patterns of a selector.
-
-    Args:
-        value: A string or a list of strings.
-        key: The selector's name.
-        where: What to call the rule in messages.
-
-    Returns:
-        A tuple of strings, at least one.
-
-    Raises:
-        PolicyError: when the value is anything else.
-    """
+    """The patterns of a selector, at least one, from a string or a list of strings."""
     given = (value,) if isinstance(value, str) else value
     if not isinstance(given, (list, tuple)):
         raise PolicyError(

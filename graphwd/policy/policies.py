@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from graphwd.errors import PolicyError
 from graphwd.policy import parsing, policyfiles, regularizers
-from graphwd.policy.parsing import suggest as suggest  # part of this module's interface
 from graphwd.policy.rules import STRENGTH_KEYS
 from graphwd.policy.rules import Rule as Rule  # part of this module's interface
 
@@ -301,17 +300,10 @@ class Recipe:
     def with_strength(
         self, *, weight_decay: float | None = None, l2: float | None = None
     ) -> Policy:
-        """The recipe's policy, with another strength; rules of several strengths keep their ratios.
+        """The recipe's policy, with another strength, in one of the two units, if one is given.
 
-        Args:
-            weight_decay: Float, the strength as a weight decay, or
-            l2: Float, the strength as a factor of `L2`; with neither, the recipe's own.
-
-        Returns:
-            A `Policy`. One with a strength of the caller's is made for whatever he uses it for.
-
-        Raises:
-            PolicyError: when both are given, or one is negative or not finite.
+        Rules of several strengths keep their ratios. A policy with a strength of the caller's is
+        made for whatever mechanism he uses it for.
         """
         if weight_decay is not None and l2 is not None:
             raise PolicyError("Give weight_decay or l2, not both: weight_decay x is l2 x/2.")

@@ -18,17 +18,7 @@ _LIMIT = 1 << 20
 
 
 def read_table(path: str | os.PathLike[str]) -> Any:
-    """Reads a policy file.
-
-    Args:
-        path: Path of a file whose name ends in `.json` or `.toml`.
-
-    Returns:
-        What is in it.
-
-    Raises:
-        PolicyError: when it can't be read.
-    """
+    """What is in a policy file, whose name ends in `.json` or `.toml`."""
     suffix = _suffix(path)
     where = name_of(path)
     try:
@@ -45,7 +35,9 @@ def read_table(path: str | os.PathLike[str]) -> Any:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise PolicyError(f"{where} is not UTF-8 (line {line}); save it as UTF-8.") from error
     try:
-        return _parse_json(text) if suffix == ".json" else tomllib.loads(text)
+        if suffix == ".json":
+            return json.loads(text, object_pairs_hook=_without_repeats)
+        return tomllib.loads(text)
     except json.JSONDecodeError as error:
         raise PolicyError(
             f"{where} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -63,16 +55,7 @@ def read_table(path: str | os.PathLike[str]) -> Any:
 def write_table(
     path: str | os.PathLike[str], data: dict[str, Any], *, overwrite: bool = False
 ) -> None:
-    """Writes a policy file, at once or not at all.
-
-    Args:
-        path: Path of the file; its name ends in `.json` or `.toml`.
-        data: A policy's `to_dict()`.
-        overwrite: Whether a file that is there is replaced.
-
-    Raises:
-        PolicyError: when the file can't be written, or TOML has no way to write a rule.
-    """
+    """Writes a policy file, at once or not at all, from a policy's `to_dict()`."""
     suffix = _suffix(path)
     try:
         if suffix == ".json":
@@ -98,14 +81,8 @@ def name_of(path: str | os.PathLike[str]) -> str:
 def _suffix(path: str | os.PathLike[str]) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in (".json", ".toml"):
-        raise PolicyError(
-            f"Policy file '{os.fspath(path)}' must have a name that ends in .json or .toml."
-        )
+        raise PolicyError(f"{name_of(path)} must have a name that ends in .json or .toml.")
     return suffix
-
-
-def _parse_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_without_repeats)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

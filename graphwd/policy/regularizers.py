@@ -35,17 +35,7 @@ def l2(factor: float) -> dict[str, Any]:
 
 
 def from_weight_decay(decay: float) -> dict[str, Any]:
-    """The serialized L2 regularizer whose gradient is `decay * w`.
-
-    `L2(a)` adds `a * sum(w ** 2)` to the loss, whose gradient is `2 * a * w`. The papers, PyTorch's
-    SGD and TF-Slim call the factor before `w` the weight decay, so that is `L2(decay / 2)`.
-
-    Args:
-        decay: Float, the weight decay in the papers' unit.
-
-    Returns:
-        A serialized `keras.regularizers.L2`.
-    """
+    """The serialized L2 whose gradient is `decay * w`; that of `L2(a)` is `2 * a * w`."""
     return l2(decay / 2)
 
 
@@ -59,20 +49,10 @@ def _stock(class_name: str, config: dict[str, float]) -> dict[str, Any]:
 
 
 def serialize(regularizer: Any) -> dict[str, Any] | None:
-    """Turns whatever a user may give as a regularizer into its serialized form.
+    """The serialized form of whatever a user may give as a regularizer.
 
     Keras is imported only when it is needed: for a Keras object (whose maker has imported it
     already) and for an identifier such as `"l2"`.
-
-    Args:
-        regularizer: A `keras.regularizers.Regularizer`, a Keras identifier (`"l2"`), a serialized
-            regularizer, or `None`.
-
-    Returns:
-        The serialized regularizer, or `None`.
-
-    Raises:
-        PolicyError: when it is none of these.
     """
     if regularizer is None:
         return None
@@ -124,44 +104,35 @@ def normalize(serialized: Serialized | None) -> Any:
     The same regularizer is written in several ways: with and without `module`, as `L2` or, by
     Keras 2, as `L1L2` with one factor zero, and with factors that were rounded to float32 on the
     way (tf_keras writes 0.0001 as 9.999999747378752e-05).
-
-    Args:
-        serialized: A serialized regularizer or `None`.
-
-    Returns:
-        A hashable value.
     """
     if serialized is None:
         return None
-    class_name = serialized["class_name"]
     config = serialized.get("config") or {}
-    known = _STOCK.get(class_name)
-    if known is not None and _is_keras(serialized):
+    if known := stock_factors(serialized):
         factors = {"l1": 0.0, "l2": 0.0}
         for key in known:
             value = config.get(key, 0.0)
             factors[key] = _single(float(value)) if isinstance(value, (int, float)) else value
         return ("l1l2", factors["l1"], factors["l2"])
-    return (serialized.get("registered_name") or class_name, _freeze(config))
+    return (serialized.get("registered_name") or serialized["class_name"], _freeze(config))
 
 
-def _is_keras(serialized: Serialized) -> bool:
-    """Whether a regularizer's class is Keras's own and not another one of the same name."""
+def stock_factors(
+    serialized: Serialized, among: Mapping[str, tuple[str, ...]] = _STOCK
+) -> tuple[str, ...]:
+    """The factors of a regularizer of Keras's own; none for another one, also of the same name."""
     own_name = serialized.get("registered_name") in (None, serialized["class_name"])
-    return own_name and str(serialized.get("module") or "keras").split(".")[0] in _KERAS
+    of_keras = str(serialized.get("module") or "keras").split(".")[0] in _KERAS
+    return among.get(serialized["class_name"], ()) if own_name and of_keras else ()
 
 
 def multiplied(serialized: Serialized | None, factor: float) -> dict[str, Any] | None:
-    """The regularizer whose penalty is `factor` times as large; none for the factor 0.
-
-    Raises:
-        PolicyError: when the class is not Keras's own, so that it is not known what to multiply.
-    """
+    """The regularizer whose penalty is `factor` times as large; none for the factor 0."""
     if serialized is None or not factor:
         return None
-    keys = {**_STOCK, **_ORTHOGONAL}.get(serialized["class_name"], ())
+    keys = stock_factors(serialized, {**_STOCK, **_ORTHOGONAL})
     config = dict(serialized.get("config") or {})
-    if not _is_keras(serialized) or not any(key in config for key in keys):
+    if not any(key in config for key in keys):
         raise PolicyError(
             f"{describe(serialized)} can't be multiplied by {factor:g}, since only the factors of "
             "Keras's own L1, L2, L1L2 and OrthogonalRegularizer are known; give these weights "

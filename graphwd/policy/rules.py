@@ -20,6 +20,18 @@ _SELECTORS = (*_PATTERNS, "ndim")
 _KEYS = (*_SELECTORS, "expect", *STRENGTH_KEYS, "blocks")
 
 
+def _selection(given: Mapping[str, Any], where: str, expect: str) -> dict[str, Any]:
+    """What is selected, and how many, of what a user or a file gives, checked."""
+    chosen: dict[str, Any] = {
+        key: parsing.patterns(given[key], key, where) for key in _PATTERNS if key in given
+    }
+    if "ndim" in given:
+        chosen["ndim"] = selectors.ndim_conditions(given["ndim"], where)
+    if "expect" in given:
+        chosen["expect"] = parsing.count(given["expect"], expect)
+    return chosen
+
+
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Rule:
     """Selects slots of a model, and says which regularizer they get.
@@ -87,16 +99,17 @@ class Rule:
             )
         elif (given := regularizers.serialize(regularizer)) is not None:
             serialized = parsing.canonical(given, "The rule's regularizer")
-        values = {
-            "roles": None if roles is None else parsing.patterns(roles, "roles", "The rule"),
-            "layers": None if layers is None else parsing.patterns(layers, "layers", "The rule"),
-            "paths": None if paths is None else parsing.patterns(paths, "paths", "The rule"),
-            "ndim": None if ndim is None else selectors.ndim_conditions(ndim, "The rule"),
-            "expect": None if expect is None else parsing.count(expect, "The rule's `expect`"),
-            "times": times,
-        }
-        key = (regularizers.normalize(serialized), *values.values())
-        for name, value in {**values, "_serialized": serialized, "_key": key}.items():
+        chosen = {"roles": roles, "layers": layers, "paths": paths, "ndim": ndim, "expect": expect}
+        given = {key: value for key, value in chosen.items() if value is not None}
+        self._set(serialized, times, _selection(given, "The rule", "The rule's `expect`"))
+
+    def _set(
+        self, serialized: dict[str, Any] | None, times: Times | None, selection: dict[str, Any]
+    ) -> None:
+        values: dict[str, Any] = {key: selection.get(key) for key in (*_SELECTORS, "expect")}
+        key = (regularizers.normalize(serialized), *values.values(), times)
+        values.update(times=times, _serialized=serialized, _key=key)
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -129,17 +142,15 @@ class Rule:
             )
         if "blocks" in entry and "times" not in entry:
             raise PolicyError(f"{where} has `blocks` without `times`, which they are for.")
-        chosen: dict[str, Any] = {
-            key: parsing.patterns(entry[key], key, where) for key in _PATTERNS if key in entry
-        }
-        if "ndim" in entry:
-            chosen["ndim"] = selectors.ndim_conditions(entry["ndim"], where)
-        if "expect" in entry:
-            chosen["expect"] = parsing.count(entry["expect"], f"{where}: `expect`")
-        value = entry[given[0]]
+        selection = _selection(entry, where, f"{where}: `expect`")
+        value, serialized, times = entry[given[0]], None, None
         if given[0] == "times":
-            return cls(multiples.times_from(value, entry.get("blocks"), where), **chosen)
-        return cls(parsing.regularizer_from(value, given[0], where), **chosen)
+            times = multiples.times_from(value, entry.get("blocks"), where)
+        else:
+            serialized = parsing.regularizer_from(value, given[0], where)
+        rule = cls.__new__(cls)
+        rule._set(serialized, times, selection)
+        return rule
 
     @property
     def regularizer(self) -> dict[str, Any] | None:

@@ -66,15 +66,7 @@ def _any_of(globs: Iterable[str]) -> Callable[[str], object] | None:
 
 
 def ndim_conditions(value: Any, where: str) -> tuple[Ndim, ...]:
-    """The conditions of the selector `ndim`, each in its one spelling.
-
-    Args:
-        value: A number, a comparison as a string, or a list of them, of which any will do.
-        where: What to call the rule in messages.
-
-    Raises:
-        PolicyError: when the value is anything else.
-    """
+    """The conditions of the selector `ndim`, of which any will do, each in its one spelling."""
     given = value if isinstance(value, (list, tuple)) else (value,)
     if not given:
         raise PolicyError(f"{where}: `ndim` is an empty list; leave it out to select everything.")
@@ -97,9 +89,8 @@ def _condition(value: Any, where: str) -> Ndim:
 def ndim_selects(conditions: Sequence[Ndim], ndims: Iterable[int]) -> bool | None:
     """Whether weights have a number of dimensions that is asked for.
 
-    Returns:
-        A boolean, or `None` when that can't be said: no number is known, or some of the weights
-        have and some have not, which one regularizer argument can't tell apart.
+    `None` when that can't be said: no number is known, or some of the weights have and some have
+    not, which one regularizer argument can't tell apart.
     """
     answers = {any(_holds(condition, ndim) for condition in conditions) for ndim in ndims}
     return answers.pop() if len(answers) == 1 else None

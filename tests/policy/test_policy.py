@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 import graphwd
 from graphwd.errors import PolicyError
 from graphwd.policy import regularizers
-from graphwd.policy.policies import Policy, Rule, bare, recipes, suggest
+from graphwd.policy.parsing import suggest
+from graphwd.policy.policies import Policy, Rule, bare, recipes
 
 L2 = regularizers.l2(1e-4)
 CUSTOM = {
