@@ -95,7 +95,7 @@ def rewrite(
 
     checks.is_model(model, "rewrite")
     with collector.paused(), _keras.unchanged_globals():
-        found, decided = _planned(model, policy, calls=not in_place)
+        found, decided = _planned(model, Policy.coerce(policy), calls=not in_place)
         _check(found, decided, portable)
         starts = starting.before(found)
         if in_place:
@@ -126,7 +126,7 @@ def rewrite_and_tell(
     from graphwd.live.proving import verification
 
     with collector.paused(), _keras.unchanged_globals():
-        found, decided = _planned(model, policy)
+        found, decided = _planned(model, Policy.coerce(policy))
         accept(decided)
         _check(found, decided, portable)
         starts = starting.before(found)
@@ -157,19 +157,24 @@ def _edited_copy(found: Survey, decided: Plan) -> Any:
     return editing.edit(of_copy(found, copy, copies), decided, verify=False)
 
 
-def _planned(model: Any, policy: Any, *, calls: bool = True) -> tuple[Survey, Plan]:
+def _planned(model: Any, policy: Policy | None, *, calls: bool = True) -> tuple[Survey, Plan]:
+    """The survey of a model, and the plan of a policy for it; without one, of what it holds."""
     from graphwd.live import checks
     from graphwd.live.penalties import Weights
     from graphwd.live.survey import survey
+    from graphwd.training import decaying
 
     found = survey(model, calls=calls)
+    penalises = policy is not None or any(slot.regularizer for slot in found.slots)
+    unused = checks.unused_penalties(model) if penalises else ""
     decided = make_plan(
         found.slots,
-        Policy.coerce(policy),
+        policy,
         source=f"model {model.name!r}",
-        notes=[*found.notes, *filter(None, [checks.unused_penalties(model)])],
+        notes=[*found.notes, *filter(None, [unused])],
         serialized=found.serialized,
         measure=Weights(found),
+        decays=decaying.decays(found) if policy is None else None,
     )
     return found, decided
 
@@ -217,7 +222,7 @@ def plan(model: Any, policy: Any) -> Plan:
     from graphwd.live import checks
 
     checks.is_model(model, "plan")
-    return _planned(model, policy)[1]
+    return _planned(model, Policy.coerce(policy))[1]
 
 
 def inspect(model: Any) -> Plan:
@@ -249,22 +254,9 @@ def inspect(model: Any) -> Plan:
 
         return archive.inspect_file(model)
     from graphwd.live import checks
-    from graphwd.live.penalties import Weights
-    from graphwd.live.survey import survey
-    from graphwd.training import decaying
 
     checks.is_model(model, "inspect")
-    found = survey(model)
-    unused = any(slot.regularizer for slot in found.slots) and checks.unused_penalties(model)
-    return make_plan(
-        found.slots,
-        None,
-        source=f"model {model.name!r}",
-        notes=[*found.notes, *([unused] if unused else [])],
-        serialized=found.serialized,
-        measure=Weights(found),
-        decays=decaying.decays(found),
-    )
+    return _planned(model, None)[1]
 
 
 def verify(
