@@ -84,7 +84,7 @@ def render(plan: Plan) -> str:
         notes=notes,
         panels=panels,
         drawing=drawing,
-        keys=marks.keys(),
+        keys=marks.legend(),
         facts=_facts(plan, summary),
         charts=_charts(plan, marks, valued=summary.valued),
         tables=summary.tables(),
@@ -112,14 +112,12 @@ class Marks:
         self._penalties: dict[Any, int] = {}
         self._labels: dict[str, str] = {}
         self._counts: dict[str, int] = {}
-        if plan.policy is not None:
-            for number, rule in enumerate(plan.policy):
-                after = regularizers.describe(rule.regularizer)
-                if rule.regularizer is not None:
-                    label = f"rule {number + 1}: {after}"
-                    mark = f"p{number % _COLOURS}"
-                    before = self._labels.get(mark)
-                    self._labels[mark] = f"{before}; {label}" if before else label
+        for number, rule in enumerate(plan.policy or ()):
+            if rule.times is not None or rule.regularizer is not None:
+                label = f"rule {number + 1}: {rule.gives}"
+                mark = f"p{number % _COLOURS}"
+                before = self._labels.get(mark)
+                self._labels[mark] = f"{before}; {label}" if before else label
         for edit in plan.slots:
             for mark in self(edit).split():
                 self._counts[mark] = self._counts.get(mark, 0) + 1
@@ -145,7 +143,7 @@ class Marks:
             self._labels[mark] = f"{known}; {label}"
         return mark
 
-    def keys(self) -> list[Key]:
+    def legend(self) -> list[Key]:
         """The legend: what there is in the model, colours first."""
         keys = [Key(mark, label, self._counts.get(mark, 0)) for mark, label in self._labels.items()]
         keys += [

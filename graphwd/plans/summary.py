@@ -170,14 +170,13 @@ class Summary:
         rules = self.by_rule()
         numbers = [str(number) for number in range(1, len(policy) + 1)]
         numbers = [*numbers, "-"][: len(rules)]
-        gives = [regularizers.describe(rule.regularizer) for rule in policy]
         tables.append(
             make_table(
                 "Rules, with the slots on which each decides (the last one that matches does)",
                 {
                     "rule": numbers,
                     "selects": [one.label for one in rules],
-                    "gives": [*gives, ""][: len(rules)],
+                    "gives": [*(rule.gives for rule in policy), ""][: len(rules)],
                     **self._sums(rules),
                 },
             )

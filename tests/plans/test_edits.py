@@ -14,6 +14,7 @@ import graphwd
 from graphwd.graph.ranks import known_ndim
 from graphwd.graph.slots import Slot
 from graphwd.live import survey
+from graphwd.plans import page
 from graphwd.plans.edits import decide
 from graphwd.plans.plan import make_plan
 from graphwd.policy.policies import Policy, Rule
@@ -223,6 +224,18 @@ def test_a_multiple_of_each_class():
         assert float(made(values)) == pytest.approx(2 * float(before(values)))
     with pytest.raises(graphwd.PolicyError, match=r"X\(l2=1\) can't be multiplied by 2"):
         decide(Policy([Rule(CUSTOM), Rule(graphwd.times(2))]), [slot("a/kernel", (2, 2))])
+
+
+def test_tables_and_the_legend_say_what_a_multiple_is():
+    rules = [Rule(L2), Rule(graphwd.times(0.5), paths="a/*"), Rule(None, paths="c/*")]
+    slots = [slot("a/kernel", (2, 2)), slot("b/kernel", (2, 2)), slot("c/kernel", (2,), held=L2)]
+    plan = make_plan(slots, Policy(rules))
+    (table,) = [table for table in plan.tables() if table.title.startswith("Rules")]
+    gives = next(column.cells for column in table.columns if column.header == "gives")
+    assert gives == ("L2(0.0001)", "times 0.5", "none")
+    labels = {key.mark: key.label for key in page.Marks(plan).legend()}
+    assert labels["p1"] == "rule 2: times 0.5"
+    assert "p2" not in labels, "what is removed has a mark of its own"
 
 
 def test_what_a_model_holds_already_is_not_multiplied():
