@@ -287,9 +287,9 @@ def verify(
     chosen = None if policy is None else Policy.coerce(policy)
     files = [isinstance(m, _PATHS) for m in (original, rewritten)]
     if all(files):
-        from graphwd.saved.verification import verify_files
+        from graphwd.saved import archive
 
-        return verify_files(original, rewritten, chosen)
+        return archive.verify_files(original, rewritten, chosen)
     if any(files):
         import keras
 

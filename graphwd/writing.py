@@ -34,7 +34,7 @@ class _Fits(Protocol):
 def replacing(
     path: Path, *, overwrite: bool, like: os.stat_result | None = None
 ) -> Iterator[io.FileIO]:
-    """Opens a new file that takes the target's place when the block ends without an error.
+    """Opens a new unbuffered file that takes the target's place when the block ends well.
 
     Until then the target is what it was; whatever ends the block, an error, a signal or the end
     of the process, leaves no half-written file under the target's name. On Linux the new file has
@@ -44,19 +44,7 @@ def replacing(
     A target that is a symbolic link stays one: the file that it points to is replaced. Whoever
     replaces a file keeps its mode, and as far as the system lets them its owner, its extended
     attributes and its access control list. A new file gets the mode that the umask, or the folder's
-    own list, leaves of `like`'s, as with `cp`; without `like` it is a new file like any other.
-
-    Args:
-        path: The target.
-        overwrite: Whether the target may exist.
-        like: The status of the file that is copied, if it is a copy.
-
-    Yields:
-        An unbuffered binary file, open for reading and writing.
-
-    Raises:
-        ArchiveError: when the target exists without `overwrite`, is not a regular file, or can't
-            be written (a full disk, a missing directory, no permission).
+    own list, leaves of that of `like`, the status of the file that it is a copy of.
     """
     with _drafted(path, overwrite, _is_file) as draft, draft.open(like) as file:
         yield file
@@ -70,19 +58,7 @@ def replacing(
 def replacing_by_name(
     path: Path, *, overwrite: bool, like: os.stat_result | None = None
 ) -> Iterator[str]:
-    """As `replacing`, for writers that take a file's name, as Keras does.
-
-    Args:
-        path: The target.
-        overwrite: Whether the target may exist.
-        like: The status of the file that is copied, if it is a copy.
-
-    Yields:
-        The name of a file that isn't there yet, with the target's suffix, in a folder of its own.
-
-    Raises:
-        ArchiveError: as for `replacing`.
-    """
+    """As `replacing`, for writers that take the name of a file that isn't there, as Keras does."""
     with _drafted(path, overwrite, _is_file) as draft:
         inner = draft.make_folder() + "/model" + os.path.splitext(draft.target)[1]
         yield inner
@@ -98,21 +74,11 @@ def replacing_by_name(
 
 @contextmanager
 def replacing_folder(path: Path, *, overwrite: bool) -> Iterator[str]:
-    """Makes a new folder that takes the target's place when the block ends without an error.
+    """Makes an empty folder that takes the target's place when the block ends well.
 
     No system exchanges two folders in one step that Python knows of: a folder that is replaced is
     put aside, and put back when anything goes wrong. Only `kill -9` or a power cut between the two
     steps leaves it under a hidden name beside the target.
-
-    Args:
-        path: The target.
-        overwrite: Whether the target may exist.
-
-    Yields:
-        The name of an empty folder.
-
-    Raises:
-        ArchiveError: when the target exists without `overwrite`, is no folder, or can't be written.
     """
     with _drafted(path, overwrite, _is_folder) as draft:
         inner = draft.make_folder() + "/model"
@@ -130,34 +96,20 @@ def replacing_folder(path: Path, *, overwrite: bool) -> Iterator[str]:
 
 
 def write_whole(path: Path, data: bytes, *, overwrite: bool) -> None:
-    """Writes a small file at once or not at all.
-
-    Args:
-        path: Its path.
-        data: What is to be in it.
-        overwrite: Whether a file that is there is replaced.
-
-    Raises:
-        ArchiveError: when it can't be written. What was there is unchanged.
-    """
+    """Writes a small file at once or not at all."""
     with replacing(path, overwrite=overwrite) as file:
-        rest = memoryview(data)
-        while rest:  # an unbuffered file may take less in one call
-            rest = rest[file.write(rest) :]
+        write_all(file, data)
+
+
+def write_all(file: io.FileIO, data: bytes | bytearray | memoryview) -> None:
+    """Writes all of `data` to a file: an unbuffered one may take less in one call."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def check_target(path: Path, *, overwrite: bool, folder: bool = False) -> None:
-    """Refuses early what can't be written, before any long work.
-
-    Args:
-        path: The target.
-        overwrite: Whether the target may exist.
-        folder: Whether a folder is to be written, not a file.
-
-    Raises:
-        ArchiveError: when it exists without `overwrite`, is something else than a regular file (or
-            a folder), or is in no directory.
-    """
+    """Refuses early what can't be written, before any long work."""
     name = name_of(path)
     with _said(name):
         _Draft(name, overwrite, _is_folder if folder else _is_file)
@@ -170,13 +122,7 @@ def abandon() -> None:
 
 
 class _Draft:
-    """Something new that is written beside its target, or has no name yet.
-
-    Attributes:
-        target: The target's real path.
-        existing: The status of what is replaced, or `None`.
-        temporary: The name that is in use until the target's own is.
-    """
+    """Something new that is written beside its target, or has no name yet."""
 
     def __init__(self, name: str, overwrite: bool, fits: _Fits) -> None:
         self.name, self.overwrite, self._fits = name, overwrite, fits

@@ -268,7 +268,8 @@ def _rewrite_file(
     from graphwd.errors import UnreachableWeightError
     from graphwd.saved import archive
 
-    def accept_both(plan: Plan) -> None:
+    with archive.open_saved(source) as opened:
+        plan = archive.plan_archive(opened, policy)
         accept(plan)
         carried = tuple(edit.path for edit in plan.slots if edit.carried)
         if portable and carried:
@@ -278,8 +279,7 @@ def _rewrite_file(
                 "--portable to let graphwd carry them.",
                 carried,
             )
-
-    plan = archive.rewrite_file(source, target, policy, overwrite=force, accept=accept_both)
+        archive.carry_out(plan, opened, target, overwrite=force)
     return plan, "equal but for the planned edits: the config, and every stored byte"
 
 

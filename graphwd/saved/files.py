@@ -1,19 +1,23 @@
-"""Files on disk: opened without trusting them, their ranges compared and copied."""
+"""Files on disk: opened without trusting them, read in bounded pieces, compared and copied."""
 
 from __future__ import annotations
 
 import errno
-import functools
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from graphwd.errors import ArchiveError, name_of, reason
+from graphwd.writing import Path, write_all
 
-Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+Piece: TypeAlias = bytes | bytearray
 
 CHUNK = 512 << 10
 """The number of bytes that are held in memory at once when a file's content passes through.
@@ -21,6 +25,9 @@ CHUNK = 512 << 10
 Two of them fit into a processor's cache while they are compared: with pieces of 4 MiB comparing
 two files takes twice as long.
 """
+
+READ_LIMIT = 64 << 20
+"""The largest number of bytes that a library may ask for at once: hostile files ask for all."""
 
 _KERNEL_SLICE = 64 << 20  # so that Ctrl-C is heard between two calls
 _NO_KERNEL_COPY = {
@@ -35,16 +42,7 @@ _NO_KERNEL_COPY = {
 
 
 class Source:
-    """A regular file that is open for reading.
-
-    Args:
-        path: The file's path, for messages and, without `descriptor`, to open it.
-        descriptor: An open file descriptor to read instead; it is duplicated.
-
-    Raises:
-        ArchiveError: when there is no such file, it may not be read, or is a directory, a device
-            or anything else that isn't a regular file. Devices and pipes are never opened.
-    """
+    """A regular file that is open for reading; devices and pipes are never opened."""
 
     def __init__(self, path: Path, descriptor: int | None = None) -> None:
         self.path = name_of(path)
@@ -69,41 +67,21 @@ class Source:
     def _refuse_special(self, status: os.stat_result) -> None:
         if stat.S_ISREG(status.st_mode):
             return
-        if stat.S_ISDIR(status.st_mode):
-            raise ArchiveError(f"{self.path!r} is a directory; give a .keras or .h5 file.")
-        raise ArchiveError(f"{self.path!r} is not a regular file; give a .keras or .h5 file.")
+        what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise ArchiveError(f"{self.path!r} is {what}; give a .keras or .h5 file.")
 
     def fill(self, offset: int, buffer: memoryview) -> None:
-        """Reads from `offset` on until a buffer is full.
-
-        Args:
-            offset: Where to begin.
-            buffer: Takes up the bytes; its size is the caller's to bound.
-
-        Raises:
-            ArchiveError: when the file ends before, or can't be read.
-        """
+        """Reads from `offset` on until a buffer is full."""
         self._check_range(offset, len(buffer))
         try:
-            full = read_into(self.file, offset, buffer)
+            full = _read_into(self.file, offset, buffer) == len(buffer)
         except OSError as error:
             raise ArchiveError(f"{self.path!r} can't be read: {reason(error)}.") from error
         if not full:
             raise ArchiveError(f"{self.path!r} became shorter while it was read.")
 
     def read(self, offset: int, size: int) -> bytes:
-        """Reads exactly `size` bytes from `offset` on.
-
-        Args:
-            offset: Where to begin.
-            size: How many bytes; the caller bounds it.
-
-        Returns:
-            The bytes.
-
-        Raises:
-            ArchiveError: when the file ends before, or can't be read.
-        """
+        """Reads exactly `size` bytes, which the caller bounds, from `offset` on."""
         self._check_range(offset, size)  # before room is made for what isn't there
         data = bytearray(size)
         self.fill(offset, memoryview(data))
@@ -119,90 +97,138 @@ class Source:
         if (now.st_size, now.st_mtime_ns) != (self.stat.st_size, self.stat.st_mtime_ns):
             raise ArchiveError(f"{self.path!r} was changed while it was read; try again.")
 
-    def close(self) -> None:
-        """Closes the file."""
-        self.file.close()
-
     def __enter__(self) -> Source:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self.file.close()
 
 
-def read_into(file: io.FileIO, offset: int, buffer: memoryview) -> bool:
-    """Reads from an offset on until a buffer is full, and says whether the file went so far."""
-    file.seek(offset)
-    while buffer:
-        count = file.readinto(buffer)
-        if not count:
-            return False
-        buffer = buffer[count:]
-    return True
+class Window(io.RawIOBase):
+    """A range of an open file as a file of its own, for libraries that read or write files.
 
+    Attributes:
+        error: What stopped a write; a library may not be able to close a file upon a raise.
+    """
 
-class Readable(Protocol):
-    """What a range of bytes can be read from: a file, or a part of one."""
+    def __init__(
+        self, file: io.FileIO, start: int = 0, size: int | None = None, limit: int = READ_LIMIT
+    ) -> None:
+        super().__init__()
+        self.error: OSError | None = None
+        self._file, self._start, self._size = file, start, size  # without a size it may grow
+        self._limit, self._position = limit, 0
+
+    def readable(self) -> bool:
+        """Whether it can be read: always."""
+        return True
+
+    def writable(self) -> bool:
+        """Whether it can be written: where its size isn't fixed."""
+        return self._size is None
+
+    def seekable(self) -> bool:
+        """Whether its position can be set: always."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Sets the position within the range."""
+        if whence == io.SEEK_CUR:
+            offset += self._position
+        elif whence == io.SEEK_END:
+            size = self._size
+            offset += self._file.seek(0, io.SEEK_END) - self._start if size is None else size
+        self._position = offset
+        return offset
+
+    def tell(self) -> int:
+        """The position within the range."""
+        return self._position
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Reads from the present position, as far as the range goes."""
+        self._refuse_more(size)  # before room is made for it
+        return super().read(size) or b""
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fills a buffer from the present position, as far as the range goes."""
+        view = memoryview(buffer).cast("B")
+        self._refuse_more(len(view))
+        if self._size is not None:
+            view = view[: max(0, self._size - self._position)]
+        count = _read_into(self._file, self._start + self._position, view)
+        self._position += count
+        return count
+
+    def _refuse_more(self, size: int) -> None:
+        if size > self._limit:
+            raise OSError(f"it asks for {size} bytes at once")
 
     def fill(self, offset: int, buffer: memoryview) -> None:
-        """Reads from `offset` on until a buffer is full."""
+        """Reads from `offset` on until a buffer is full; the position stays."""
+        inside = self._size is None or offset + len(buffer) <= self._size
+        if not inside or _read_into(self._file, self._start + offset, buffer) < len(buffer):
+            raise OSError("it is cut off")
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Writes at the present position, or notes in `error` why it couldn't."""
+        view = memoryview(data).cast("B")
+        try:
+            self._file.seek(self._start + self._position)
+            write_all(self._file, view)
+        except OSError as error:
+            self.error = self.error or error
+        self._position += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Sets the file's size, or notes in `error` why it couldn't."""
+        size = self._position if size is None else size
+        try:
+            self._file.truncate(self._start + size)
+        except OSError as error:
+            self.error = self.error or error
+        return size
 
 
-def same_range(
-    one: Readable,
-    start: int,
-    other: Readable,
-    other_start: int,
-    size: int,
-    seen: Callable[[memoryview], object] | None = None,
-) -> bool:
-    """Whether two ranges of the same size hold the same bytes; shows each piece to `seen`."""
-    # Always the same two pieces of memory: where each piece is fresh the system makes it anew,
-    # which takes longer than to read.
-    mine, theirs = bytearray(min(CHUNK, size)), bytearray(min(CHUNK, size))
-    views = memoryview(mine), memoryview(theirs)
+def _read_into(file: io.FileIO, offset: int, buffer: memoryview) -> int:
+    """Fills a buffer as far as the file goes, and says how far that was."""
+    file.seek(offset)
     done = 0
-    while done < size:
-        step = min(CHUNK, size - done)
-        one.fill(start + done, views[0][:step])
-        other.fill(other_start + done, views[1][:step])
-        if mine != theirs:  # what a short piece leaves of earlier ones was equal
-            return False
-        if seen is not None:
-            seen(views[0][:step])
-        done += step
-    return True
+    while done < len(buffer) and (count := file.readinto(buffer[done:])):
+        done += count
+    return done
 
 
-def same_content(one: Iterator[bytes], other: Iterator[bytes]) -> bool:
+def pieces(file: Source | Window, start: int, size: int) -> Iterator[bytearray]:
+    """Yields a range in pieces of bounded size: each is gone when the next one is asked for."""
+    # Always the same piece of memory: where each is fresh the system makes it anew, which takes
+    # longer than to read.
+    piece = bytearray(min(CHUNK, size))
+    while size > 0:
+        if size < len(piece):
+            piece = bytearray(size)
+        file.fill(start, memoryview(piece))
+        yield piece
+        start, size = start + len(piece), size - len(piece)
+
+
+def same_content(one: Iterable[Piece], other: Iterable[Piece]) -> bool:
     """Whether two streams give the same bytes, in whatever pieces."""
-    mine = theirs = b""
-    while True:
-        mine, theirs = mine or next(one, b""), theirs or next(other, b"")
-        size = min(len(mine), len(theirs))
-        if mine[:size] != theirs[:size]:
+    ones: Iterator[Piece] = filter(None, one)
+    others: Iterator[Piece] = filter(None, other)
+    mine: Piece = next(ones, b"")
+    theirs: Piece = next(others, b"")
+    while mine and theirs:
+        if not (mine.startswith(theirs) or theirs.startswith(mine)):
             return False
-        if not size:
-            return not mine and not theirs
-        mine, theirs = mine[size:], theirs[size:]
+        size = min(len(mine), len(theirs))
+        mine, theirs = mine[size:] or next(ones, b""), theirs[size:] or next(others, b"")
+    return not mine and not theirs
 
 
 def copy_range(source: Source, start: int, stop: int, target: io.FileIO) -> None:
-    """Appends a range of one file to another, by the kernel where it can.
-
-    Nothing of the content comes into this process where the system has `copy_file_range`; a file
-    system that shares extents copies nothing at all.
-
-    Args:
-        source: Where to read.
-        start: The first byte.
-        stop: The byte after the last one.
-        target: Where to write, from its present position on.
-
-    Raises:
-        ArchiveError: when the source is shorter than that.
-        OSError: when the target can't take it.
-    """
+    """Appends a range of one file to another, by the kernel where the system can do that."""
     in_kernel = hasattr(os, "copy_file_range")
     while start < stop:
         if in_kernel:
@@ -225,29 +251,27 @@ def copy_range(source: Source, start: int, stop: int, target: io.FileIO) -> None
         start += len(data)
 
 
-def write_all(target: io.FileIO, data: bytes) -> None:
-    """Writes all of `data`: an unbuffered file may take less in one call."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[target.write(rest) :]
-
-
 @contextmanager
 def flushed_meanwhile(file: io.FileIO) -> Iterator[None]:
-    """Brings what was written to a file to the disk while the block runs.
+    """Brings what was written to a file to the disk while the block runs; raises after it."""
+    refused: list[OSError] = []
 
-    Args:
-        file: The file. What the block itself writes to it is not waited for.
-
-    Raises:
-        OSError: when the disk doesn't take it; after the block, if that ends without an error.
-    """
-    from concurrent.futures import ThreadPoolExecutor  # which takes as long as all else here
-
-    with ThreadPoolExecutor(1) as thread:
+    def flush() -> None:
         try:
-            flushed = thread.submit(os.fsync, file.fileno()).result
-        except RuntimeError:  # no thread is to be had, as while the interpreter shuts down
-            flushed = functools.partial(os.fsync, file.fileno())
+            os.fsync(file.fileno())
+        except OSError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=flush)
+    try:
+        thread.start()
+    except RuntimeError:  # none is to be had, as while the interpreter shuts down
         yield
-        flushed()
+        flush()
+    else:
+        try:
+            yield
+        finally:
+            thread.join()
+    if refused:
+        raise refused[0]

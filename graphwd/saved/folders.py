@@ -5,78 +5,54 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from graphwd.errors import ArchiveError, name_of
-from graphwd.graph.slots import Pointer, Slot, find_slots, set_regularizers
+from graphwd.graph.slots import Pointer, Slot, find_slots, set_regularizers, strip_carried
 from graphwd.policy import regularizers
-from graphwd.saved.configs import CONFIG_LIMIT, parse_config, parse_object
-from graphwd.saved.files import Path, Source, copy_range, write_all
-from graphwd.saved.loadable import check_loadable
-from graphwd.saved.models import CONFIG, METADATA, Archive
-from graphwd.writing import replacing_folder
+from graphwd.saved.configs import CONFIG_LIMIT, check_loadable, parse_config, parse_object
+from graphwd.saved.files import Source, copy_range, pieces, same_content
+from graphwd.saved.models import CONFIG, Archive
+from graphwd.writing import Path, replacing_folder, write_all
 
 if TYPE_CHECKING:  # at run time h5py and what needs it are imported for HDF5 only
     from graphwd.saved.reach import Reach
-    from graphwd.saved.weights import Store
+    from graphwd.saved.weights import HDF5Window
 
-TASK, _TASK_WEIGHTS = "task.json", "task.weights.h5"
+_TASK, _TASK_WEIGHTS = "task.json", "task.weights.h5"
 _BACKBONE: Pointer = ("config", "backbone")
 _MOST_FILES = 10_000
 
 
 def open_saved(path: Path) -> Archive:
-    """Opens a saved model, whatever it is.
-
-    Args:
-        path: A `.keras` or a whole-model `.h5` file, a preset's folder, or an unzipped model's.
-
-    Returns:
-        An `Archive`.
-
-    Raises:
-        ArchiveError: when it is none of them; the message says what it is.
-    """
+    """Opens a saved model, whatever it is: a `.keras` or a whole-model `.h5` file, or a folder."""
     return Folder(path) if os.path.isdir(name_of(path)) else Archive(path)
 
 
 class Folder(Archive):
     """A saved model that is a folder.
 
-    A preset of a task has its config twice, within the task's and by itself; both are edited.
-
-    Args:
-        path: The folder's path.
-
-    Attributes:
-        files: The files in it, by their paths within the folder.
-        backbone: The second config, of a task's backbone; `None` where there is none.
+    A preset of a task has its config twice, within the task's and by itself: `backbone`, which is
+    `None` elsewhere. Both are edited.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = name_of(path)
-        self.kind: Literal["keras", "h5", "folder"] = "folder"
-        self.index = None
-        self._attributes = {}
-        self._stores, self._trees = {}, {}
-        self._open = ExitStack()
+    configs = (CONFIG, _TASK)
+
+    def _read(self, descriptor: int | None) -> None:
+        self.kind = "folder"
         self._sources: dict[str, Source] = {}
-        try:
-            self.files = self._list()
-            self._main = TASK if TASK in self.files else CONFIG
-            self.source = self.opened(self._main)
-            self._text, self.config = self._read_config(self._main)
-            self.backbone: dict[str, Any] | None = None
-            if self._main == TASK and CONFIG in self.files and self._of_task() is not None:
-                self._backbone_text, self.backbone = self._read_config(CONFIG)
-        except BaseException:
-            self._open.close()
-            raise
+        self.names = self._list()
+        self._main = _TASK if _TASK in self.names else CONFIG
+        self.source = self.opened(self._main)
+        self._text, self.config = self._read_config(self._main)
+        self.backbone: dict[str, Any] | None = None
+        if self._main == _TASK and CONFIG in self.names and self._of_task() is not None:
+            self._backbone_text, self.backbone = self._read_config(CONFIG)
 
     def _list(self) -> list[str]:
-        found = []
+        found: list[str] = []
         for folder, _, names in os.walk(self.path):
             found += [os.path.relpath(os.path.join(folder, name), self.path) for name in names]
             if len(found) > _MOST_FILES:
@@ -86,7 +62,7 @@ class Folder(Archive):
                 f"{self.path!r} is a SavedModel of TensorFlow's, which has no config to edit: load "
                 "it with tf_keras and save it as a .h5 file."
             )
-        if CONFIG not in found and TASK not in found:
+        if CONFIG not in found and _TASK not in found:
             raise ArchiveError(
                 f"{self.path!r} is a directory without a model's {CONFIG!r}: give a .keras or .h5 "
                 "file, or a folder that save_to_preset or save(zipped=False) wrote."
@@ -127,21 +103,9 @@ class Folder(Archive):
             )
         return source.read(0, source.size)
 
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What the folder notes about its making."""
-        if METADATA not in self.files:
-            return {}
-        return parse_object(self._read_json(METADATA), f"{METADATA!r} of {self.path!r}")
-
-    @property
-    def compile_config(self) -> Any:
-        """How the model was compiled, as the folder has it, or `None`."""
-        return self.config.get("compile_config")
-
     @contextmanager
     def reach(self, slots: Sequence[Slot]) -> Iterator[Reach]:
-        """Opens the stored weights, and finds out which of them slots govern, as `Archive` does."""
+        """Finds out which stored weights slots govern: a task's are those of its backbone."""
         if self.backbone is None:
             with super().reach(slots) as found:
                 yield found
@@ -162,29 +126,27 @@ class Folder(Archive):
         finally:
             self.config = whole
 
-    def _h5_members(self) -> list[str]:
-        return [n for n in self.files if n.endswith(".weights.h5") and n != _TASK_WEIGHTS]
+    def _weights(self) -> list[str]:
+        return [name for name in super()._weights() if name != _TASK_WEIGHTS]
 
-    def store(self, name: str) -> Store:
-        """Opens one of the files as HDF5, as `Archive` does."""
-        from graphwd.saved.weights import open_store
-        from graphwd.saved.window import Window
+    def _window(self, name: str) -> HDF5Window:
+        from graphwd.saved.weights import HDF5Window
 
-        if name not in self._stores:
-            source = self.opened(name)
-            self._stores[name] = open_store(self.path, Window(source.file, 0, source.size))
-            self._open.enter_context(self._stores[name].file)
-        return self._stores[name]
+        return HDF5Window(self.opened(name).file, 0, self.opened(name).size)
 
-    def write(
-        self,
-        target: Path,
-        config: Mapping[str, Any],
-        *,
-        overwrite: bool = False,
-        check: Callable[[Archive], None] | None = None,
-    ) -> None:
-        """Writes a copy of the folder with another config, as `Archive` does for a file."""
+    def same_bytes(self, name: str, other: Archive) -> bool:
+        """Whether two folders hold the same in a file."""
+        assert isinstance(other, Folder)
+        one, two = self.opened(name), other.opened(name)
+        return one.size == two.size and same_content(
+            pieces(one, 0, one.size), pieces(two, 0, two.size)
+        )
+
+    @contextmanager
+    def written(
+        self, target: Path, config: Mapping[str, Any], *, overwrite: bool = False
+    ) -> Iterator[AbstractContextManager[Archive]]:
+        """Writes a copy with another config, as `Archive` does for a file."""
         if name_of(target).endswith((".keras", ".h5", ".hdf5")):
             raise ArchiveError(
                 f"{self.path!r} is a folder, and so is what is written: {name_of(target)!r} has a "
@@ -192,10 +154,15 @@ class Folder(Archive):
             )
         edited = {self._main: _as_written(config, self.config, self._text)}
         if self.backbone is not None:
-            backbone = self._edited_backbone(config)
+            values = {
+                pointer: _held(config, (*_BACKBONE, *pointer), self.path)
+                for slot in find_slots(self.backbone)
+                for pointer in slot.pointers
+            }
+            backbone = set_regularizers(self.backbone, values)
             edited[CONFIG] = _as_written(backbone, self.backbone, self._backbone_text)
         with replacing_folder(target, overwrite=overwrite) as folder:
-            for name in self.files:
+            for name in self.names:
                 place = os.path.join(folder, name)
                 os.makedirs(os.path.dirname(place), exist_ok=True)
                 source = self.opened(name)
@@ -206,35 +173,32 @@ class Folder(Archive):
                         copy_range(source, 0, source.size, file)
                 os.chmod(place, source.stat.st_mode & os.stat(place).st_mode & 0o777)
                 source.check_unchanged()
-            if check is not None:
-                with Folder(folder) as written:
-                    check(written)
+            yield _reopened(folder)
 
-    def _edited_backbone(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """The config of the backbone by itself, with what its config within the task has."""
-        assert self.backbone is not None
-        values = {}
-        for slot in find_slots(self.backbone):
-            for pointer in slot.pointers:
-                values[pointer] = _held(task, (*_BACKBONE, *pointer), self.path)
-        return set_regularizers(self.backbone, values)
-
-    def differences(self) -> list[str]:
-        """Where a task's backbone has other penalties within the task than by itself."""
-        if self.backbone is None:
-            return []
-        return [
-            f"{slot.path}: {CONFIG} and {TASK} hold different regularizers"
-            for slot in find_slots(self.backbone)
+    def backbone_problems(self, other: Folder) -> list[str]:
+        """Where the backbone by itself differs, or has other penalties than within the task."""
+        problems = []
+        both = [strip_carried(b) for b in (self.backbone, other.backbone) if b is not None]
+        bare = [
+            set_regularizers(b, dict.fromkeys(p for slot in find_slots(b) for p in slot.pointers))
+            for b in both
+        ]
+        if len(bare) == 2 and bare[0] != bare[1]:
+            problems.append(f"{CONFIG}: the backbones differ beyond their regularizers")
+        return problems + [
+            f"{slot.path}: {CONFIG} and {_TASK} hold different regularizers"
+            for slot in (find_slots(other.backbone) if other.backbone is not None else ())
             for pointer in slot.pointers
             if not regularizers.equal(
-                slot.regularizer, _held(self.config, (*_BACKBONE, *pointer), self.path)
+                slot.regularizer, _held(other.config, (*_BACKBONE, *pointer), other.path)
             )
         ]
 
-    def close(self) -> None:
-        """Closes the files."""
-        self._open.close()
+
+@contextmanager
+def _reopened(path: str) -> Iterator[Archive]:
+    with Folder(path) as copy:
+        yield copy
 
 
 def _held(config: Any, pointer: Pointer, path: str) -> Any:
@@ -243,7 +207,7 @@ def _held(config: Any, pointer: Pointer, path: str) -> Any:
             config = config[key]
     except (KeyError, IndexError, TypeError) as error:
         raise ArchiveError(
-            f"{path!r} is damaged: {TASK} and {CONFIG} hold different backbones."
+            f"{path!r} is damaged: {_TASK} and {CONFIG} hold different backbones."
         ) from error
     return config
 

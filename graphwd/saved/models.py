@@ -7,39 +7,34 @@ ArchiveError.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphwd.errors import ArchiveError, name_of
 from graphwd.graph.slots import Slot, find_slots
-from graphwd.saved.configs import CONFIG_LIMIT, parse_config, parse_object, serialize_config
-from graphwd.saved.files import Path, Source, copy_range, flushed_meanwhile, write_all
-from graphwd.saved.loadable import check_loadable
-from graphwd.saved.zipcopy import (
-    STORED,
-    Index,
-    Member,
-    copy_with,
-    member_chunks,
-    read_index,
-    read_member,
+from graphwd.saved.configs import (
+    CONFIG_LIMIT,
+    check_loadable,
+    parse_config,
+    parse_object,
+    serialize_config,
 )
-from graphwd.writing import replacing
+from graphwd.saved.files import Source, copy_range, flushed_meanwhile
+from graphwd.saved.zips import STORED, Zip
+from graphwd.writing import Path, replacing, write_all
 
 if TYPE_CHECKING:  # at run time h5py and what needs it are imported for HDF5 only
     from graphwd.saved.reach import Reach
-    from graphwd.saved.weights import Array, Store, Tree
+    from graphwd.saved.weights import Array, HDF5Window, Store, Tree
 
-CONFIG = "config.json"
-"""The member of a `.keras` archive that holds its config."""
-
-METADATA = "metadata.json"
-"""The member of a `.keras` archive that tells how it was made."""
+CONFIG, METADATA = "config.json", "metadata.json"
+"""The files within a saved model that hold its config, and how it was made."""
 
 _SPOOL_LIMIT, _SPOOL_RATIO = 1 << 28, 100
 _ATTRIBUTE = "model_config"
@@ -48,61 +43,52 @@ _SUFFIXES = {"keras": (".keras",), "h5": (".h5", ".hdf5")}  # what Keras goes by
 
 
 class Archive:
-    """A saved model that is open for reading: a `.keras` archive or a whole-model `.h5` file.
-
-    Which of them it is depends on its content, not its name.
-
-    Args:
-        path: The file's path.
-        descriptor: An open file descriptor to read instead of opening `path`.
+    """A saved model that is open for reading; what it is depends on its content, not its name.
 
     Attributes:
-        path: The file's path.
-        kind: `"keras"` or `"h5"`.
-        source: The open file.
-        index: What a `.keras` archive holds; `None` for a `.h5` file.
+        source: The file that holds the config.
+        names: What it is made of: members, files; one without a name in a whole-model `.h5` file.
+        configs: Those of `names` that have a config, and are edited.
         config: The serialized model: what slots are found in. In a `.h5` file it may be in the
             legacy dialect.
-
-    Raises:
-        ArchiveError: when the file is no saved model, is damaged, or is hostile.
-
-    Example:
-    ```python
-    with Archive("resnet.keras") as archive:
-        print(archive.config["class_name"], len(archive.slots()))
-    ```
     """
 
-    path: str
     kind: Literal["keras", "h5", "folder"]
-    config: dict[str, Any]
     source: Source
-    index: Index | None
+    names: Collection[str]
+    configs: Collection[str] = (CONFIG,)
+    config: dict[str, Any]
+    zip: Zip | None = None
 
     def __init__(self, path: Path, descriptor: int | None = None) -> None:
-        self.source = Source(path, descriptor)
-        self.path = self.source.path
-        self.index = None
+        self.path = name_of(path)
         self._attributes: dict[str, str] = {}
         self._stores: dict[str, Store] = {}
         self._trees: dict[tuple[str, bool], Tree] = {}
         self._open = ExitStack()
         try:
-            start = self.source.read(0, min(8, self.source.size))
-            if start == _H5_SIGNATURE:
-                self.kind = "h5"
-                self._text = self._read_attributes()
-            else:
-                self.kind = "keras"
-                self._refuse_others(start)
-                self.index = read_index(self.source)
-                self._text = self._read_json(CONFIG)
-            self.config = parse_config(self._text, self.path)
-            check_loadable(self.config, self.path)
+            self._read(descriptor)
         except BaseException:
             self.close()
             raise
+
+    def _read(self, descriptor: int | None) -> None:
+        self.source = self._open.enter_context(Source(self.path, descriptor))
+        start = self.source.read(0, min(8, self.source.size))
+        if start == _H5_SIGNATURE:
+            self.kind, self.names = "h5", ("",)
+            self._text = self._read_attributes()
+        else:
+            self._refuse_others(start)
+            self.kind, self.zip = "keras", Zip(self.source)
+            self.names = self.zip.members
+            if CONFIG not in self.names:
+                raise ArchiveError(
+                    f"{self.path!r} is a zip file without {CONFIG!r}: not a model that Keras saved."
+                )
+            self._text = self.zip.read(CONFIG, CONFIG_LIMIT)
+        self.config = parse_config(self._text, self.path)
+        check_loadable(self.config, self.path)
 
     def _refuse_others(self, start: bytes) -> None:
         """Says what a file is that is part of a model that is a folder, and what to give."""
@@ -117,137 +103,6 @@ class Archive:
                 f"{self.path!r} is part of a SavedModel of TensorFlow's, which has no config to "
                 "edit: load it with tf_keras and save it as a .h5 file."
             )
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What the file notes about its making: at least `keras_version`, where it is known."""
-        if self.index is None:
-            return {k: v for k, v in self._attributes.items() if k in ("keras_version", "backend")}
-        if METADATA not in self.index.members:
-            return {}
-        return parse_object(self._read_json(METADATA), f"{METADATA!r} of {self.path!r}")
-
-    @property
-    def compile_config(self) -> Any:
-        """How the model was compiled, as the file has it, or `None`."""
-        if self.kind == "keras":
-            return self.config.get("compile_config")
-        text = self._attributes.get("training_config")
-        return text and parse_object(text.encode(), f"training_config of {self.path!r}")
-
-    def slots(self) -> list[Slot]:
-        """The slots of the model.
-
-        Returns:
-            A list of `Slot`, without shapes.
-
-        Raises:
-            ArchiveError: when the config isn't one of a model.
-        """
-        try:
-            return find_slots(self.config)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ArchiveError(
-                f"{self.path!r} holds a config that is not one of a model ({error!r})."
-            ) from error
-
-    @contextmanager
-    def reach(self, slots: Sequence[Slot]) -> Iterator[Reach]:
-        """Opens the stored weights, and finds out which of them slots govern.
-
-        Args:
-            slots: What `slots` gives.
-
-        Yields:
-            A `graphwd.reach.Reach`, whose arrays can be read within the block.
-
-        Raises:
-            ArchiveError: when the stored weights can't be read.
-        """
-        from graphwd.saved.reach import find_reach
-
-        arrays: list[Array] = []
-        with ExitStack() as stack:
-            for name in self._h5_members():
-                stack.enter_context(self.store(name).checked())
-                arrays += self.tree(name, state=False).arrays.values()
-            yield find_reach(self.config, slots, arrays, self.kind == "h5")
-
-    def shaped_slots(self) -> tuple[list[Slot], Reach]:
-        """The slots with the shapes of their arrays, and the reach, whose arrays are closed."""
-        slots = self.slots()
-        with self.reach(slots) as reach:
-            shaped = [
-                replace(slot, shapes=tuple(array.shape for array in arrays)) if arrays else slot
-                for slot, arrays in zip(slots, reach.arrays, strict=True)
-            ]
-        return shaped, reach
-
-    def write(
-        self,
-        target: Path,
-        config: Mapping[str, Any],
-        *,
-        overwrite: bool = False,
-        check: Callable[[Archive], None] | None = None,
-    ) -> None:
-        """Writes a copy of the file with another config; nothing else in it changes.
-
-        Args:
-            target: Where to write. It is what it was until the copy is complete and on disk. A
-                symbolic link stays; the file that it points to is replaced.
-            config: The serialized model that the copy holds.
-            overwrite: Whether an existing target is replaced; needed, too, for the source itself.
-            check: Called with the complete copy before it gets the target's name; what it raises
-                leaves the target as it was.
-
-        Raises:
-            ArchiveError: when the target can't be written, or the source can't be read.
-        """
-        self._check_suffix(target)
-        text = serialize_config(config)
-        with replacing(target, overwrite=overwrite, like=self.source.stat) as file:
-            if text == self._text:
-                copy_range(self.source, 0, self.source.size, file)
-            elif self.index is not None:
-                copy_with(self.source, self.index, CONFIG, text, file)
-            else:
-                self._write_h5(text, file)
-            self.source.check_unchanged()
-            if check is not None:
-                with flushed_meanwhile(file), Archive(target, file.fileno()) as written:
-                    check(written)
-
-    def _write_h5(self, text: bytes, file: Any) -> None:
-        from graphwd.saved.weights import open_store
-        from graphwd.saved.window import Window
-
-        copy_range(self.source, 0, self.source.size, file)
-        store = open_store(self.path, Window(file), "r+")
-        with store.checked(), store.file:
-            attributes = store.file.attrs
-            if attributes.get_id(_ATTRIBUTE).get_type().is_variable_str():
-                attributes.modify(_ATTRIBUTE, text)
-            else:
-                attributes[_ATTRIBUTE] = text
-
-    def _check_suffix(self, target: Path) -> None:
-        """Keras goes by the suffix, so that a file with the other kind's would not load."""
-        for kind, suffixes in _SUFFIXES.items():
-            if kind != self.kind and name_of(target).endswith(suffixes):
-                raise ArchiveError(
-                    f"{self.path!r} is a {_SUFFIXES[self.kind][0]} file, which Keras loads only "
-                    f"under a name that ends in it; {name_of(target)!r} does not."
-                )
-
-    def _read_json(self, name: str) -> bytes:
-        assert self.index is not None
-        member = self.index.members.get(name)
-        if member is None:
-            raise ArchiveError(
-                f"{self.path!r} is a zip file without {name!r}: not a model that Keras saved."
-            )
-        return read_member(self.source, member, CONFIG_LIMIT)
 
     def _read_attributes(self) -> bytes:
         store = self.store("")
@@ -277,53 +132,97 @@ class Archive:
                 raise ArchiveError(f"{self.path!r} holds a {name!r} that is not UTF-8.") from error
             self._attributes[name] = text
 
-    def _h5_members(self) -> list[str]:
-        """The names of the members that hold weights: usually one, several when sharded."""
-        if self.index is None:
-            return [""]
-        return [name for name in self.index.members if name.endswith(".weights.h5")]
+    def _read_json(self, name: str) -> bytes:
+        assert self.zip is not None
+        return self.zip.read(name, CONFIG_LIMIT)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the model notes about its making: at least `keras_version`, where it is known."""
+        if self.kind == "h5":
+            return {k: v for k, v in self._attributes.items() if k in ("keras_version", "backend")}
+        if METADATA not in self.names:
+            return {}
+        return parse_object(self._read_json(METADATA), f"{METADATA!r} of {self.path!r}")
+
+    @property
+    def compile_config(self) -> Any:
+        """How the model was compiled, or `None`."""
+        if self.kind != "h5":
+            return self.config.get("compile_config")
+        text = self._attributes.get("training_config")
+        return text and parse_object(text.encode(), f"training_config of {self.path!r}")
+
+    def slots(self) -> list[Slot]:
+        """The slots of the model, without shapes."""
+        try:
+            return find_slots(self.config)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArchiveError(
+                f"{self.path!r} holds a config that is not one of a model ({error!r})."
+            ) from error
+
+    @contextmanager
+    def reach(self, slots: Sequence[Slot]) -> Iterator[Reach]:
+        """Finds out which stored weights the slots govern, to be read within the block."""
+        from graphwd.saved.reach import find_reach
+
+        arrays: list[Array] = []
+        with ExitStack() as stack:
+            for name in self._weights():
+                stack.enter_context(self.store(name).checked())
+                arrays += self.tree(name, state=False).arrays.values()
+            yield find_reach(self.config, slots, arrays, self.kind == "h5")
+
+    def shaped_slots(self) -> tuple[list[Slot], Reach]:
+        """The slots with the shapes of their arrays, and the reach, whose arrays are closed."""
+        slots = self.slots()
+        with self.reach(slots) as reach:
+            shaped = [
+                replace(slot, shapes=tuple(array.shape for array in arrays)) if arrays else slot
+                for slot, arrays in zip(slots, reach.arrays, strict=True)
+            ]
+        return shaped, reach
+
+    def _weights(self) -> list[str]:
+        """What holds weights among `names`: usually one, several when sharded."""
+        return [name for name in self.names if not name or name.endswith(".weights.h5")]
 
     def store(self, name: str) -> Store:
-        """Opens the file itself (no name) or one of its members as HDF5.
-
-        Args:
-            name: A member's name; empty for the file itself.
-
-        Returns:
-            A `graphwd.weights.Store`, the same one each time, open as long as the archive is.
-
-        Raises:
-            ArchiveError: when it is damaged.
-        """
-        from graphwd.saved.weights import open_store
-        from graphwd.saved.window import Window
+        """One of `names` as HDF5: opened once, and open as long as the archive is."""
+        from graphwd.saved.weights import Store
 
         if name not in self._stores:
-            if self.index is None:
-                window = Window(self.source.file, 0, self.source.size)
-            else:
-                member = self.index.members[name]
-                if member.method == STORED:
-                    window = Window(self.source.file, member.data, member.compressed)
-                else:
-                    window = Window(self._spool(member), 0, member.size)
-            self._stores[name] = open_store(self.path, window)
+            self._stores[name] = Store(self.path, self._window(name))
             self._open.enter_context(self._stores[name].file)
         return self._stores[name]
 
+    def _window(self, name: str) -> HDF5Window:
+        from graphwd.saved.weights import HDF5Window
+
+        if self.zip is None:
+            return HDF5Window(self.source.file, 0, self.source.size)
+        member = self.zip.members[name]
+        if member.compress_type == STORED:
+            return HDF5Window(self.source.file, self.zip.data[name], member.compress_size)
+        if member.file_size > max(_SPOOL_LIMIT, _SPOOL_RATIO * member.compress_size):
+            raise ArchiveError(
+                f"{self.path!r} holds a {name!r} that claims {member.file_size} bytes and stores "
+                f"{member.compress_size}; Keras refuses it, too."
+            )
+        try:  # HDF5 seeks back and forth
+            spool: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 # closed with the archive
+            self._open.enter_context(spool)
+            for chunk in self.zip.chunks(member):
+                write_all(spool, chunk)
+        except OSError as error:
+            raise ArchiveError(
+                f"{name!r} of {self.path!r} can't be decompressed: {error.strerror}."
+            ) from error
+        return HDF5Window(spool, 0, member.file_size)
+
     def tree(self, name: str, *, state: bool = True) -> Tree:
-        """Lists what the file itself (no name) or one of its members holds as HDF5.
-
-        Args:
-            name: A member's name; empty for the file itself.
-            state: Whether to list the state of the optimizer, too.
-
-        Returns:
-            A `graphwd.weights.Tree`. Each part of it is listed once as long as the archive is open.
-
-        Raises:
-            ArchiveError: when it is damaged.
-        """
+        """What one of `names` holds as HDF5, with the state of the optimizer or without."""
         from graphwd.saved.weights import Tree, read_tree
 
         store = self.store(name)
@@ -336,33 +235,65 @@ class Archive:
             tree.orders.update(self._trees[name, part].orders)
         return tree
 
-    def _spool(self, member: Member) -> Any:
-        """A compressed member, decompressed to a temporary file, for HDF5 seeks back and forth."""
-        if member.size > _SPOOL_LIMIT and member.size > _SPOOL_RATIO * member.compressed:
-            raise ArchiveError(
-                f"{self.path!r} holds a {member.name!r} that claims {member.size} bytes and "
-                f"stores {member.compressed}; Keras refuses it, too."
-            )
-        try:
-            spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 # closed with the archive
-            self._open.enter_context(spool)
-            for chunk in member_chunks(self.source, member):
-                write_all(cast(Any, spool), chunk)
-        except OSError as error:
-            raise ArchiveError(
-                f"{member.name!r} of {self.path!r} can't be decompressed: {error.strerror}."
-            ) from error
-        return spool
+    def same_bytes(self, name: str, other: Archive) -> bool:
+        """Whether two archives of a kind hold the same under one of their names."""
+        if self.zip is None or other.zip is None:
+            return False  # HDF5 files are compared array by array
+        return self.zip.same_member(name, other.zip)
+
+    @contextmanager
+    def written(
+        self, target: Path, config: Mapping[str, Any], *, overwrite: bool = False
+    ) -> Iterator[AbstractContextManager[Archive]]:
+        """Writes a copy with another config, which takes the target's place after the block.
+
+        Within it the copy is complete, and opened by entering what the block is given.
+        """
+        self._check_suffix(target)
+        text = serialize_config(config)
+        with replacing(target, overwrite=overwrite, like=self.source.stat) as file:
+            if text == self._text:
+                copy_range(self.source, 0, self.source.size, file)
+            elif self.zip is not None:
+                self.zip.copy_with(CONFIG, text, file)
+            else:
+                self._write_h5(text, file)
+            self.source.check_unchanged()
+            yield _reopened(target, file)
+
+    def _check_suffix(self, target: Path) -> None:
+        """Keras goes by the suffix, so that a file with the other kind's would not load."""
+        for kind, suffixes in _SUFFIXES.items():
+            if kind != self.kind and name_of(target).endswith(suffixes):
+                raise ArchiveError(
+                    f"{self.path!r} is a {_SUFFIXES[self.kind][0]} file, which Keras loads only "
+                    f"under a name that ends in it; {name_of(target)!r} does not."
+                )
+
+    def _write_h5(self, text: bytes, file: io.FileIO) -> None:
+        from graphwd.saved.weights import HDF5Window, Store
+
+        copy_range(self.source, 0, self.source.size, file)
+        store = Store(self.path, HDF5Window(file), "r+")
+        with store.checked(), store.file:
+            attributes = store.file.attrs
+            if attributes.get_id(_ATTRIBUTE).get_type().is_variable_str():
+                attributes.modify(_ATTRIBUTE, text)
+            else:
+                attributes[_ATTRIBUTE] = text
 
     def close(self) -> None:
         """Closes the file, and what was opened in it."""
-        try:
-            self._open.close()
-        finally:
-            self.source.close()
+        self._open.close()
 
     def __enter__(self) -> Archive:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+@contextmanager
+def _reopened(path: Path, file: io.FileIO) -> Iterator[Archive]:
+    with flushed_meanwhile(file), Archive(path, file.fileno()) as copy:
+        yield copy

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphwd.graph import roles
 from graphwd.graph.slots import CARRIED, Pointer, Slot, is_own, is_serialized
+from graphwd.saved.configs import value_at
 from graphwd.saved.weights import Array
 
 # The outermost groups of a .keras file's weights that hold no weights of the model.
@@ -18,14 +19,9 @@ _STATISTICS = ("BatchNormalization", "SyncBatchNormalization", "Normalization")
 
 @dataclass(frozen=True, slots=True)
 class Unreached:
-    """A layer with stored weights that no slot of its config reaches.
+    """A layer with stored weights that no slot reaches: how many arrays, parameters and slots.
 
-    Attributes:
-        path: Layer names from the model inwards, joined by `/`; empty for the model itself.
-        layer: The layer's class name.
-        arrays: The number of arrays of floating-point numbers that the file stores for it.
-        parameters: The number of scalars in them.
-        slots: The number of its slots. A file doesn't tell which arrays these reach.
+    A file doesn't tell which arrays its slots reach.
     """
 
     path: str
@@ -48,8 +44,7 @@ class Reach:
         arrays: For each slot the stored arrays that it governs; empty where the file doesn't tell.
         unreached: The layers with weights that no slot reaches.
         hidden: The number of parameters in them.
-        sizes: The number of parameters of each layer that has any, by its path, statistics and
-            the like included.
+        sizes: The number of parameters of each layer by its path, statistics included.
     """
 
     arrays: tuple[tuple[Array, ...], ...]
@@ -73,21 +68,12 @@ def find_reach(
 ) -> Reach:
     """Finds out which stored arrays the slots of a model govern.
 
-    A `.h5` file has the names of its arrays. A `.keras` archive numbers those of each layer, in
-    the order in which the layer created them, which is known of Keras's own layers alone. So of
-    the others it is not told which array a slot governs, and they count as reached only when they
-    have a slot for every array; a layer of Keras's own does when it has any slot. Integers, the
-    statistics of normalization layers and the state of optimizers and metrics take no regularizer
-    and don't count.
-
-    Args:
-        config: The serialized model.
-        slots: Its slots.
-        arrays: The stored arrays.
-        legacy: Whether the file is a whole-model `.h5` file.
-
-    Returns:
-        A `Reach`.
+    A `.h5` file (`legacy`) has the names of its arrays. A `.keras` archive numbers those of each
+    layer, in the order in which the layer created them, which is known of Keras's own layers alone.
+    So of the others it is not told which array a slot governs, and they count as reached only when
+    they have a slot for every array; a layer of Keras's own does when it has any slot. Integers,
+    the statistics of normalization layers and the state of optimizers and metrics take no
+    regularizer and don't count.
     """
     units = _find_units(config)
     find = _LegacyOwners(units) if legacy else _Owners(units)
@@ -135,12 +121,6 @@ def _nearest(pointer: Pointer, places: Mapping[Pointer, int]) -> int | None:
     return None
 
 
-def _at(config: Any, pointer: Pointer) -> Any:
-    for key in pointer:
-        config = config[key]
-    return config
-
-
 def _named(
     config: Mapping[str, Any],
     slots: Sequence[Slot],
@@ -154,7 +134,7 @@ def _named(
         plain: dict[str, list[int]] = {}
         for index in indices:
             if slots[index].carried:
-                penalty = _at(config, slots[index].pointers[0][:-1])
+                penalty = value_at(config, slots[index].pointers[0][:-1])
                 inner = penalty["names"]
                 matches = [
                     array
@@ -174,7 +154,9 @@ def _named(
                 continue
             candidates = plain[role]
             if len(candidates) > 1:  # the directions of a Bidirectional that differ
-                owners = {i: _at(config, slots[i].pointers[0][:-1]).get("name") for i in candidates}
+                owners = {
+                    i: value_at(config, slots[i].pointers[0][:-1]).get("name") for i in candidates
+                }
                 candidates = [i for i in candidates if owners[i] in parts]
             if len(candidates) == 1:
                 governed.setdefault(candidates[0], []).append(array)
@@ -200,7 +182,7 @@ def _numbered(
         if slot.role == "activity":
             continue
         if slot.carried:
-            penalty = _at(config, slot.pointers[0][:-1])
+            penalty = value_at(config, slot.pointers[0][:-1])
             group = saved.place(config, slot.pointers[0][:-5])
             if group is not None:
                 matches = saved.matching(group, penalty["names"], slot.shapes)
@@ -209,7 +191,7 @@ def _numbered(
             continue
         for pointer in slot.pointers:
             group = saved.place(config, pointer[:-2])
-            if group is not None and is_own(_own_class(_at(config, pointer[:-2]))):
+            if group is not None and is_own(_own_class(value_at(config, pointer[:-2]))):
                 hosts.setdefault(group, {})[slot.role] = index
     for group, numbers in saved.groups.items():
         host = next((group[:n] for n in range(len(group), -1, -1) if group[:n] in hosts), None)
@@ -234,11 +216,7 @@ def _own_class(node: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class _Saved:
-    """The saved objects of a `.keras` archive: each has a group, and its arrays have numbers.
-
-    Attributes:
-        groups: Maps the keys that lead to an object to its arrays by their numbers.
-    """
+    """The saved objects of a `.keras` archive: the arrays of each by their numbers, in `groups`."""
 
     def __init__(self, arrays: Sequence[Array]) -> None:
         self.groups: dict[tuple[str, ...], dict[int, Array]] = {}
@@ -316,10 +294,7 @@ def _inner_layers(node: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]
 
 
 class _Owners:
-    """Finds the layer of an array in the weights of a `.keras` archive.
-
-    There a model keeps its layers in a group `layers`, and each notes its name.
-    """
+    """Finds the layer of an array of a `.keras` archive: a group `layers`, and each has a name."""
 
     def __init__(self, units: Sequence[_Unit]) -> None:
         self._numbers = {unit.names: number for number, unit in reversed([*enumerate(units)])}
@@ -339,10 +314,7 @@ class _Owners:
 
 
 class _LegacyOwners:
-    """Finds the layer of an array in a whole-model `.h5` file.
-
-    There the group of a layer of the model has all weights of that layer, under their own paths.
-    """
+    """Finds the layer of an array of a `.h5` file: its group has all weights under their paths."""
 
     def __init__(self, units: Sequence[_Unit]) -> None:
         self._by_layer: dict[str, list[tuple[int, _Unit]]] = {}

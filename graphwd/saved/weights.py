@@ -1,23 +1,26 @@
-"""Stored weights: HDF5 opened inside a file, and two files' arrays compared in bounded memory."""
+"""Stored weights: HDF5 opened inside a file, its arrays listed and compared in bounded memory."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import struct
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5t
 
 from graphwd.errors import ArchiveError
-from graphwd.saved.files import same_content, same_range
-from graphwd.saved.window import READ_LIMIT, Window
+from graphwd.saved.files import READ_LIMIT, Piece, Window, pieces, same_content
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_SIGNATURE, _HEAP = b"\x89HDF\r\n\x1a\n", b"GCOL"
 
 _BOMB_FLOOR, _BOMB_RATIO = 4 << 30, 1000  # Keras refuses the same arrays when it loads a file
 _DECODED = 4 << 20  # bytes at a time of what HDF5 decodes, and decodes again for the next ones
@@ -29,67 +32,63 @@ class Unsupported(Exception):
     """An array is stored in a way that can't be read in bounded memory and time."""
 
 
-@dataclass(frozen=True, slots=True)
+class HDF5Window(Window):
+    """A range of a file for HDF5, which walks for ever through a heap of texts with a gap."""
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fills a buffer from the present position, as far as the range goes, and checks it."""
+        start = self.tell()
+        count = super().readinto(buffer)
+        if memoryview(buffer).cast("B")[:4] == _HEAP:
+            self._check_heap(start)
+            self.seek(start + count)
+        return count
+
+    def _check_heap(self, start: int) -> None:
+        """Raises an error for a heap of texts that HDF5 can't read in bounded time and memory."""
+        head = bytearray(8)
+        self.seek(start + 8)
+        size = struct.unpack("<Q", head)[0] if super().readinto(head) == 8 else 0
+        if size > READ_LIMIT:
+            raise OSError(f"a heap of texts claims {size} bytes")
+        heap = bytearray(size)
+        self.seek(start)
+        size = super().readinto(heap)
+        place = 16
+        while place + 16 <= size:
+            index, length = struct.unpack_from("<H6xQ", heap, place)
+            if not index and not length:
+                raise OSError("a heap of texts has an empty gap")
+            place += 16 + (length + 7) // 8 * 8 if index else length
+
+
 class Store:
-    """An HDF5 file that is open inside another file.
+    """An HDF5 file that is open inside another file, whose path is for messages."""
 
-    Attributes:
-        path: The outer file's path, for messages.
-        window: Where the HDF5 file is in it.
-        file: The `h5py.File`.
-    """
+    def __init__(self, path: str, window: HDF5Window, mode: str = "r") -> None:
+        self.path, self.window = path, window
+        start = window.read(16)
+        # Lengths and addresses of 64 bits, which all machines that run Keras write.
+        sizes = start[13:15] if start[8:9] in (b"\0", b"\1") else start[9:11]
+        if start[:8] != _SIGNATURE or sizes != b"\x08\x08":
+            raise ArchiveError(f"{path!r} holds damaged HDF5 data (it has no valid beginning).")
+        with self.checked():
+            self.file = h5py.File(window, mode)
 
-    path: str
-    window: Window
-    file: Any
-
-    def checked(self) -> AbstractContextManager[None]:
-        """A block in which the file is read or written, and may turn out to be damaged.
-
-        Returns:
-            A context manager.
-
-        Raises:
-            ArchiveError: upon leaving the block, for what h5py raised in it.
-            OSError: when the file couldn't be written; whatever is in it then is of no use.
-        """
-        return _checked(self.path, self.window)
-
-
-def open_store(path: str, window: Window, mode: str = "r") -> Store:
-    """Opens an HDF5 file inside another file.
-
-    Args:
-        path: The outer file's path, for messages.
-        window: Where the HDF5 file is.
-        mode: `"r"`, or `"r+"` to edit it.
-
-    Returns:
-        A `Store`, whose `file` is to be closed.
-
-    Raises:
-        ArchiveError: when there is no HDF5 file, or it turns out to be damaged.
-    """
-    start = window.read(16) or b""
-    # Lengths and addresses of 64 bits, which all machines that run Keras write.
-    sizes = start[13:15] if start[8:9] in (b"\0", b"\1") else start[9:11]
-    if start[:8] != SIGNATURE or sizes != b"\x08\x08":
-        raise ArchiveError(f"{path!r} holds damaged HDF5 data (it has no valid beginning).")
-    with _checked(path, window):
-        return Store(path, window, h5py.File(window, mode))
-
-
-@contextmanager
-def _checked(path: str, window: Window) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        # What h5py raises for damaged files: HDF5's own errors have no common class.
-        if window.error is not None:
-            raise window.error from error
-        raise ArchiveError(f"{path!r} holds damaged HDF5 data ({_first_line(error)}).") from error
-    if window.error is not None:
-        raise window.error
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """A block in which the file may turn out damaged; an error of a write passes as it is."""
+        try:
+            yield
+        except (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            # What h5py raises for damaged files: HDF5's own errors have no common class.
+            if self.window.error is not None:
+                raise self.window.error from error
+            raise ArchiveError(
+                f"{self.path!r} holds damaged HDF5 data ({_first_line(error)})."
+            ) from error
+        if self.window.error is not None:
+            raise self.window.error
 
 
 def _first_line(error: Exception) -> str:
@@ -101,15 +100,10 @@ class Array:
     """A stored array.
 
     Attributes:
-        path: Its path in the HDF5 file.
-        shape: Its shape.
-        dtype: Its dtype, as Keras names it where it stores another one (`bfloat16`).
-        owners: The names of the saved objects around it, outermost first, as far as the file
-            tells them; where it doesn't, the groups' names.
+        dtype: As Keras names it where it stores another one, `stored` (`bfloat16`).
+        owners: The names of the saved objects around it, outermost first; where the file doesn't
+            tell them, the groups' names.
         named: Whether the file tells the name of the object that owns it.
-        stored: The dtype of the numbers that it is stored as.
-        id: The `h5py.h5d.DatasetID`.
-        window: The HDF5 file that it is stored in.
     """
 
     path: str
@@ -134,7 +128,7 @@ class Array:
     @property
     def size(self) -> int:
         """The number of bytes that its values take."""
-        return math.prod(self.shape) * self.stored.itemsize
+        return self.parameters * self.stored.itemsize
 
     def unreadable(self) -> str:
         """Why the array can't be read in bounded memory and time; empty when it can."""
@@ -147,21 +141,16 @@ class Array:
         taken = self.id.get_storage_size()
         if self.size > _BOMB_FLOOR and self.size > _BOMB_RATIO * taken:
             return f"it claims {self.size} bytes and stores {taken}"
-        pieces = settings.get_chunk() if layout == h5d.CHUNKED else ()
-        if math.prod(pieces) * self.stored.itemsize > READ_LIMIT:
+        chunk = settings.get_chunk() if layout == h5d.CHUNKED else ()
+        if math.prod(chunk) * self.stored.itemsize > READ_LIMIT:
             return f"it is stored in pieces of more than {READ_LIMIT >> 20} MiB"
         return ""
 
-    def offset(self) -> int | None:
-        """Where the values stand in the window as they are; `None` where they don't."""
-        offset: int | None = self.id.get_offset()
-        return offset if self.id.get_storage_size() == self.size else None
-
-    def content(self) -> Iterator[bytes]:
-        """Yields the values' bytes in pieces of bounded size."""
-        offset = self.offset()
-        if offset is not None:
-            yield from self.window.chunks(offset, self.size)
+    def content(self) -> Iterator[Piece]:
+        """Yields the values' bytes in pieces of bounded size, as `pieces` does."""
+        offset = self.id.get_offset()
+        if offset is not None and self.id.get_storage_size() == self.size:  # they stand as they are
+            yield from pieces(self.window, offset, self.size)
         elif self.id.shape is not None:
             values = h5py.Dataset(self.id)
             for block in _blocks(self.shape, max(1, _DECODED // max(1, self.stored.itemsize))):
@@ -170,13 +159,10 @@ class Array:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What an HDF5 file of weights holds.
+    """What an HDF5 file of weights holds: its arrays by path.
 
-    Attributes:
-        arrays: Its arrays, by path; those of a legacy file by their layer and their place in its
-            list of weights, since Keras loads them by that and not by their names.
-        orders: A legacy file's lists of layers, by which Keras loads it, by the path of the group
-            that they are in.
+    A legacy file is loaded by the order of its lists: so its arrays are here by their layer and
+    their place in its list of weights, and `orders` has its lists of layers by their group.
     """
 
     arrays: dict[str, Array]
@@ -184,20 +170,8 @@ class Tree:
 
 
 def read_tree(store: Store, *, state: bool) -> Tree:
-    """Lists what an HDF5 file of weights holds, without reading the arrays.
-
-    h5py's low-level objects do that five times as fast as its groups and datasets.
-
-    Args:
-        store: The open file.
-        state: Whether to list the state of the optimizer, or else all but that.
-
-    Returns:
-        A `Tree`.
-
-    Raises:
-        ArchiveError: when the file holds links to elsewhere, which Keras refuses, too, or cycles.
-    """
+    """Lists the state of the optimizer in a file of weights, or else all but that."""
+    # h5py's low-level objects are five times as fast as its groups and datasets.
     tree = Tree({}, {})
     places: dict[str, str] = {}
     seen: set[int] = set()
@@ -250,15 +224,7 @@ def read_tree(store: Store, *, state: bool) -> Tree:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """An HDF5 group that is still to be listed.
-
-    Attributes:
-        path: Its path.
-        owners: The names of the saved objects around it.
-        key: Its name as a group.
-        name: The text of its attribute `name`, if it has one.
-        id: The `h5py.h5g.GroupID`.
-    """
+    """An HDF5 group that is still to be listed: its name as a group, and what it is noted as."""
 
     path: str
     owners: tuple[str, ...]
@@ -280,18 +246,7 @@ def _list(group: Any, name: str) -> list[str] | None:
 
 
 def read_text(owner: Any, name: str) -> str | list[str] | None:
-    """Reads an attribute that holds a text or texts.
-
-    Args:
-        owner: The low-level object that has the attribute.
-        name: The attribute's name.
-
-    Returns:
-        The text, a list of texts, or `None` when there is no attribute or it holds no text.
-
-    Raises:
-        OSError: when it is too long.
-    """
+    """Reads an attribute that holds a text or texts; `None` where there is none."""
     if not h5a.exists(owner, name.encode()):
         return None
     stored = h5a.open(owner, name.encode())
@@ -329,18 +284,7 @@ def _text(value: str | bytes) -> str:
 
 
 def compare_trees(one: Tree, other: Tree) -> list[str]:
-    """Compares two files' arrays bit for bit, in pieces of bounded size.
-
-    Args:
-        one: What the first file holds.
-        other: What the second file holds.
-
-    Returns:
-        A line for every difference.
-
-    Raises:
-        Unsupported: when an array can't be compared.
-    """
+    """Compares two files' arrays bit for bit, and says every difference in a line."""
     mine, theirs = one.arrays, other.arrays
     problems = [f"{mine[p].path}: only the first file has it" for p in mine if p not in theirs]
     problems += [f"{theirs[p].path}: only the second file has it" for p in theirs if p not in mine]
@@ -361,12 +305,7 @@ def _difference(one: Array, other: Array) -> str:
     reason = one.unreadable() or other.unreadable()
     if reason:
         raise Unsupported(f"{one.path} can't be compared: {reason}")
-    start, other_start = one.offset(), other.offset()
-    if start is None or other_start is None:
-        same = same_content(one.content(), other.content())
-    else:
-        same = same_range(one.window, start, other.window, other_start, one.size)
-    return "" if same else "the values differ"
+    return "" if same_content(one.content(), other.content()) else "the values differ"
 
 
 def _blocks(shape: tuple[int, ...], limit: int) -> Iterator[tuple[Any, ...]]:

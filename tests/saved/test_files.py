@@ -1,7 +1,7 @@
 """Ranges of files compared with each other, and files brought to disk."""
 
-import concurrent.futures
 import os
+import threading
 
 import pytest
 from hypothesis import given
@@ -9,11 +9,21 @@ from hypothesis import strategies as st
 
 from graphwd.errors import ArchiveError
 from graphwd.saved import files
-from graphwd.saved.files import CHUNK, Source, flushed_meanwhile, same_range
-from graphwd.saved.window import Window
+from graphwd.saved.files import (
+    CHUNK,
+    Source,
+    Window,
+    flushed_meanwhile,
+    pieces,
+    same_content,
+)
 
 BLOCK = 4096
 AREA = 6 * BLOCK
+
+
+def same_range(one, start, other, other_start, size):
+    return same_content(pieces(one, start, size), pieces(other, other_start, size))
 
 
 # What stands where in a file of six blocks.
@@ -89,11 +99,11 @@ def test_what_the_disk_refuses_is_said_after_the_block(tmp_path, monkeypatch):
 
 def test_without_a_thread_it_is_brought_to_disk_after_the_block(tmp_path, monkeypatch):
     def none_left(*args):
-        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        raise RuntimeError("can't create new thread at interpreter shutdown")
 
     flushed = []
     monkeypatch.setattr(os, "fsync", flushed.append)
-    monkeypatch.setattr(concurrent.futures.ThreadPoolExecutor, "submit", none_left)
+    monkeypatch.setattr(threading.Thread, "start", none_left)
     with open(tmp_path / "one", "wb", buffering=0) as file:
         with flushed_meanwhile(file):
             assert flushed == []

@@ -10,6 +10,7 @@ from keras import layers, regularizers
 
 import graphwd
 from graphwd.policy.policies import Policy
+from graphwd.saved import weights
 from graphwd.saved.archive import Archive
 from tests.support.sample_models import sample_models
 from tests.support.saved_models import model_config, regularized, weights_bytes, write_keras
@@ -280,7 +281,7 @@ def test_planning_reads_no_values(tmp_path, monkeypatch):
 
 def test_weights_without_a_penalty_are_not_read(tmp_path, monkeypatch):
     read = []
-    content = graphwd.weights.Array.content
+    content = weights.Array.content
     monkeypatch.setattr(
         "graphwd.saved.weights.Array.content",
         lambda array: read.append(array.path) or content(array),

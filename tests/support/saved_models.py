@@ -2,11 +2,15 @@
 
 import io
 import json
+import os
+import struct
 import zipfile
 
 import h5py
 import numpy as np
+import pytest
 
+from graphwd.errors import ArchiveError
 from graphwd.policy.policies import Policy, Rule
 from graphwd.policy.regularizers import l2
 from graphwd.saved import archive
@@ -98,3 +102,83 @@ def unreached(path):
 def compare_weights(one, other):
     with archive.Archive(one) as first, archive.Archive(other) as second:
         return archive.compare_archives(first, second)
+
+
+def kernel_of(path, number=0):
+    """The kernel regularizer of one of a file's layers."""
+    with archive.Archive(path) as opened:
+        return opened.config["config"]["layers"][number]["config"]["kernel_regularizer"]
+
+
+def refused(path, *words, target=None):
+    """Asserts that a file is refused in one line by every function that reads it."""
+    for act in (slots_of_file, lambda p: archive.plan_file(p, POLICY)):
+        with pytest.raises(ArchiveError) as error:
+            act(path)
+    target = path.parent / "target.keras" if target is None else target
+    before = target.read_bytes() if target.exists() else None
+    with pytest.raises(ArchiveError) as error:
+        archive.rewrite_file(path, target, POLICY, overwrite=True)
+    assert (target.read_bytes() if target.exists() else None) == before
+    assert not list(target.parent.glob(".graphwd*"))
+    message = str(error.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    return message
+
+
+def sparse_archive(path, size, *, config_last=False, after=()):
+    """A `.keras` archive whose weights are mostly a hole, with zip64 records, made by hand."""
+    text = json.dumps(model_config()).encode()
+    members = [("metadata.json", b"{}", 2), ("model.weights.h5", None, size)]
+    members.insert(2 if config_last else 0, ("config.json", text, len(text)))
+    members += [(name, data, len(data)) for name, data in after]
+    index = b""
+    with open(path, "wb") as file:
+        for name, data, length in members:
+            content = weights_bytes() if data is None else data
+            checksum = zipfile.crc32(content)
+            for done in range(len(content), min(length, 1 << 29), 1 << 20):
+                checksum = zipfile.crc32(bytes(min(1 << 20, length - done)), checksum)
+            raw, offset = name.encode(), file.tell()
+            wide = struct.pack("<2H2Q", 1, 16, length, length) if length >= 1 << 32 else b""
+            short = min(length, 0xFFFFFFFF)
+            file.write(
+                struct.pack(
+                    "<4s5H3L2H", b"PK\3\4", 45, 0, 0, 0, 33, checksum, short, short, len(raw),
+                    len(wide),
+                ) + raw + wide
+            )  # fmt: skip
+            if data is None:
+                inner = weights_bytes()
+                file.write(inner)
+                file.seek(length - len(inner), os.SEEK_CUR)
+            else:
+                file.write(data)
+            if offset >= 1 << 32:
+                wide = struct.pack("<2H", 1, len(wide[4:]) + 8) + wide[4:]
+                wide += struct.pack("<Q", offset)
+            index += (
+                struct.pack(
+                    "<4s6H3L5H2L", b"PK\1\2", 45, 45, 0, 0, 0, 33, checksum, short, short,
+                    len(raw), len(wide), 0, 0, 0, 0, min(offset, 0xFFFFFFFF),
+                ) + raw + wide
+            )  # fmt: skip
+        start, count = file.tell(), len(members)
+        file.write(index)
+        end = start + len(index)
+        if start >= 1 << 32:
+            file.write(
+                struct.pack(
+                    "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(index), start
+                )
+            )
+            file.write(struct.pack("<4sLQL", b"PK\6\7", 0, end, 1))
+        file.write(
+            struct.pack(
+                "<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(index), min(start, 0xFFFFFFFF), 0
+            )
+        )
+    return path

@@ -19,6 +19,7 @@ from tests.support.saved_models import (
     POLICY,
     dense,
     model_config,
+    refused,
     regularized,
     write_h5,
     write_keras,
@@ -122,6 +123,15 @@ def test_what_keras_can_not_load_is_refused(functional, name, tmp_path):
         assert str(told.value).endswith(".")
         assert "report" not in str(told.value)
     assert not (tmp_path / "c.keras").exists()
+
+
+def test_what_is_no_regularizer_is_shown_in_short(tmp_path):
+    long = {f"a long key with the number {n}": [{"key": "value" * 9}] * 7 for n in range(7)}
+    layer = dense("one", kernel_regularizer=long)
+    path = write_keras(tmp_path / "a.keras", model_config(layer))
+    with pytest.raises(ArchiveError, match="which is no regularizer") as told:
+        graphwd.inspect(path)
+    assert len(str(told.value)) < 400 + len(str(path))
 
 
 def test_what_others_keep_under_these_names_is_theirs(tmp_path):
@@ -234,6 +244,31 @@ def test_a_function_is_named_by_what_it_is_registered_as():
 
 
 # Bounded memory
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ('"text"', "not a JSON object"),
+        ("{}", "names no class"),
+        ('{"class_name": "A"}', "names no class"),
+        ('{"class_name": 3, "config": {}}', "names no class"),
+        (b"\xff\xfe{\0}\0", "not JSON"),
+        ("1" * 10_000, "not JSON"),
+        ("[" * 100_000 + "]" * 100_000, "nested"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested"),
+        ("[" * 100_000, "nested"),
+        ('"' + '\\"' * 1_000_000, "not JSON"),
+        ('{"class_name": "A", "config": {"a": [' + "[]," * 3_000_000 + "1]}}", "2,000,000"),
+    ],
+)
+def test_configs_that_are_none(tmp_path, text, words):
+    refused(write_keras(tmp_path / "a.keras", text=text), "a.keras", words)
+    if isinstance(text, str) and text:
+        refused(write_h5(tmp_path / "a.h5", text=text), words, target=tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize("item", ['""', "1.5", "null", '{"a": 1}'])
