@@ -109,7 +109,7 @@ def rewrite(
 
 
 def rewrite_and_tell(
-    model: Any, policy: Any, accept: Callable[[Plan], None], *, portable: bool = False
+    model: Any, policy: Any, accept: Callable[[Plan], None]
 ) -> tuple[Any, Plan, Report]:
     """Rewrites a model, for whoever shows what was done: from one survey of it.
 
@@ -117,7 +117,6 @@ def rewrite_and_tell(
         model: A `keras.Model`.
         policy: As for `rewrite`.
         accept: Called with the plan before anything else is done, to refuse it with an error.
-        portable: As for `rewrite`.
 
     Returns:
         The new model, the plan that it has, and the proof, which may have failed.
@@ -128,7 +127,7 @@ def rewrite_and_tell(
     with collector.paused(), _keras.unchanged_globals():
         found, decided = _planned(model, Policy.coerce(policy))
         accept(decided)
-        _check(found, decided, portable)
+        _check(found, decided, portable=False)
         starts = starting.before(found)
         copy = _edited_copy(found, decided)
         report = verification.verify_clone(found, decided, copy)
@@ -142,7 +141,7 @@ def _check(found: Survey, decided: Plan, portable: bool) -> None:
 
     warn_of_mechanism(decided)
     if portable:
-        _refuse_carried(decided)
+        refuse_carried(decided)
     checks.regularizers_fit(found, decided)
     checks.warn_of_unbuilt(found)
     checks.warn_of_unused_penalties(found.model)
@@ -179,7 +178,8 @@ def _planned(model: Any, policy: Policy | None, *, calls: bool = True) -> tuple[
     return found, decided
 
 
-def _refuse_carried(decided: Plan) -> None:
+def refuse_carried(decided: Plan) -> None:
+    """Refuses a plan with penalties that Keras alone can't load."""
     carried = _carried(decided)
     if carried:
         raise UnreachableWeightError(

@@ -17,7 +17,7 @@ import pytest
 
 import graphwd
 from graphwd import writing
-from graphwd.cli import sources
+from graphwd.cli import models
 from graphwd.errors import ArchiveError, GraphwdError, PolicyError
 from graphwd.policy.policies import Policy
 from graphwd.saved.archive import rewrite_file
@@ -44,8 +44,8 @@ def ways(plan, small, tmp_path_factory):
     source = write_keras(tmp_path_factory.mktemp("source") / "a.keras")
     return {
         "file": (".keras", lambda path: rewrite_file(source, path, POLICY, overwrite=True)),
-        "live": (".keras", lambda path: sources.save(small, str(path), overwrite=True)),
-        "live h5": (".h5", lambda path: sources.save(small, str(path), overwrite=True)),
+        "live": (".keras", lambda path: models.save(small, str(path), overwrite=True)),
+        "live h5": (".h5", lambda path: models.save(small, str(path), overwrite=True)),
         "policy": (".toml", lambda path: POLICY.save(path, overwrite=True)),
         "page": (".html", plan.save_html),
     }
@@ -140,7 +140,7 @@ def test_a_private_source_has_a_private_copy(small, tmp_path):
     source = write_keras(tmp_path / "a.keras")
     source.chmod(0o600)
     rewrite_file(source, tmp_path / "b.keras", POLICY)
-    sources.save(small, str(tmp_path / "c.keras"), source=str(source))
+    models.save(small, str(tmp_path / "c.keras"), source=str(source))
     for name in ("b.keras", "c.keras"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
 
@@ -225,7 +225,6 @@ def test_bytes_and_names_that_are_not_utf8(plan, tmp_path):
 SAVING = """
     import os, sys, time
     import keras
-    from graphwd.cli import sources
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.name = "stopped"
     save = type(model).save
@@ -240,15 +239,15 @@ SAVING = """
 
     type(model).save = slow
     keras.applications.MobileNet = lambda weights=None: model
-    from graphwd.cli.commands import main
+    from graphwd.__main__ import main
     main()
 """
 DRAWING = """
     import sys, time
     import io
-    from graphwd.cli import commands
-    from graphwd.plans import page
     from graphwd import writing
+    from graphwd.__main__ import main
+    from graphwd.plans import page
 
     def slow(path, data, overwrite):
         with writing.replacing(path, overwrite=overwrite) as file:
@@ -260,7 +259,7 @@ DRAWING = """
     if sys.argv.pop(1) == "named":
         import os
         del os.O_TMPFILE
-    commands.main()
+    main()
 """
 
 

@@ -5,36 +5,29 @@ Help, completion and usage errors load nothing but click: each command imports w
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
 import os
-import sys
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from graphwd.cli.options import (
+    FileName,
     Loading,
+    ModelName,
     PolicyChoice,
-    check_recipe,
-    complete_recipe,
-    complete_source,
+    RecipeName,
     debug_option,
     json_option,
     live_options,
-    named_file,
     policy_options,
+    single_option,
     strict_option,
 )
-from graphwd.cli.shell import NOT_EQUIVALENT, SETTINGS, Main, Unfulfilled
-from graphwd.errors import EquivalenceError
+from graphwd.cli.program import NOT_EQUIVALENT, SETTINGS, Main
 
 if TYPE_CHECKING:
     from graphwd.plans.plan import Plan
-    from graphwd.policy.policies import Policy
 
 
 def _show_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -78,29 +71,23 @@ def cli() -> None:
     Errors are one line on standard error. Colours are for terminals only, and NO_COLOR turns them
     off.
 
-    Completion for bash, in ~/.bashrc (for zsh or fish say zsh_source or fish_source):
+    Completion for bash, in ~/.bashrc (or zsh_source, fish_source):
       eval "$(_GRAPHWD_COMPLETE=bash_source graphwd)"
     """
 
 
 @cli.command()
-@click.argument(
-    "files", nargs=-1, metavar="SRC... [DST]", callback=named_file, shell_complete=complete_source
-)
-@click.option(
+@click.argument("files", nargs=-1, metavar="SRC... [DST]", type=ModelName())
+@single_option(
     "-o",
     "--output",
-    type=click.Path(),
-    multiple=True,
-    callback=named_file,
+    type=FileName(),
     metavar="DST",
     help="Where to write; the same as a second argument.",
 )
-@click.option(
+@single_option(
     "--output-dir",
-    type=click.Path(file_okay=False),
-    multiple=True,
-    callback=named_file,
+    type=FileName(file_okay=False),
     metavar="DIR",
     help="Write each SRC to DIR, under its own name.",
 )
@@ -137,154 +124,50 @@ def rewrite(
 
     Examples:
       graphwd rewrite app:MobileNet mobilenet-wd.keras --recipe mobilenet
-      graphwd rewrite app:ResNet50 resnet.keras --weights imagenet --recipe resnet
+      graphwd rewrite app:VGG16 vgg.keras --weights imagenet --recipe vgg
       graphwd rewrite model.keras model-wd.keras --policy decay.toml
       graphwd rewrite model.h5 model.h5 --force --recipe no-bias --l2 5e-5
       graphwd rewrite bert.keras bert-wd.keras --live --recipe bert
-      graphwd rewrite a.keras b.keras --live --import my_layers --policy decay.toml
+      graphwd rewrite a.keras b.keras --live --import my_layers --recipe resnet
       graphwd rewrite *.keras --output-dir decayed --recipe resnet --strict
     """
-    jobs = _jobs(files, output, output_dir, dry_run)
-    policy = choice.policy()
-    if dry_run:
-        _show_plans([_planned(source, policy, loading) for source, _ in jobs], strict, as_json)
-        return
-    if output_dir is not None:
-        os.makedirs(output_dir, exist_ok=True)
-    accept = _acceptance(strict, "; nothing was written")
-    told = []
-    for source, target in jobs:
-        way = _rewrite_live if loading.is_live(source) else _rewrite_file
-        plan, proof = way(source, target, policy, loading, portable, force, accept)
-        size = _bytes_in(target)
-        told.append({"target": target, "bytes": size, "proof": proof, **plan.to_dict()})
-        if not as_json:
-            _tell(plan, target, size, proof)
-    if as_json:
-        _print_json(told[0] if len(told) == 1 and output_dir is None else {"files": told})
+    from rich.filesize import decimal
 
-
-def _jobs(
-    paths: tuple[str, ...], output: str | None, output_dir: str | None, dry_run: bool
-) -> list[tuple[str, str]]:
-    """What is to be written where: pairs of a source and a target."""
-    context = click.get_current_context()
-    if not paths:
-        raise click.UsageError("Missing argument 'SRC'.", context)
-    if output is not None and output_dir is not None:
-        raise click.UsageError("Give -o or --output-dir, not both.", context)
-    if output_dir is not None:
-        targets = [os.path.join(output_dir, _own_name(path)) for path in paths]
-        twice = next((target for target in targets if targets.count(target) > 1), None)
-        if twice is not None:
-            raise click.UsageError(f"Two of the files would be written to {twice!r}.", context)
-        return list(zip(paths, targets, strict=True))
-    if output is None and dry_run and len(paths) == 1:
-        return [(paths[0], "")]
-    if output is None and len(paths) < 2:
-        raise click.UsageError("Missing argument 'DST'.", context)
-    if len(paths) > (1 if output is not None else 2):
-        raise click.UsageError("Several files need --output-dir DIR.", context)
-    return [(paths[0], paths[1] if output is None else output)]
-
-
-def _own_name(source: str) -> str:
-    """The name of what is written for a source into a folder."""
-    from graphwd.cli import sources
-
-    if sources.is_application(source):
-        return source.removeprefix(sources.APPLICATION) + ".keras"
-    return os.path.basename(os.path.normpath(source))
-
-
-def _acceptance(strict: bool, unwritten: str = "") -> Callable[[Plan], None]:
-    """What refuses a plan that does nothing, or less than its policy says, upon `--strict`."""
-
-    def accept(plan: Plan) -> None:
-        slots = [edit.slot for edit in plan.slots]
-        for number, rule in enumerate(plan.policy or (), 1):
-            if strict and not any(map(rule.matches, slots)):
-                raise Unfulfilled(
-                    f"Rule {number} matches nothing of {plan.source}, which --strict doesn't "
-                    f"allow{unwritten}."
-                )
-        if strict and not len(plan):
-            raise Unfulfilled(
-                f"The policy edits nothing of {plan.source}, which --strict doesn't "
-                f"allow{unwritten}."
-            )
-
-    return accept
-
-
-def _tell(plan: Plan, target: str, size: int, proof: str) -> None:
-    from graphwd.cli.terminal import summary_lines
-    from graphwd.plans.tables import printable
-
-    click.echo(f"{printable(target)}: {_size(size)}")
-    for line in (*summary_lines(plan), f"proof      {printable(proof)}"):
-        click.echo(f"  {line}")
-
-
-def _rewrite_live(
-    source: str,
-    target: str,
-    policy: Policy,
-    loading: Loading,
-    portable: bool,
-    force: bool,
-    accept: Callable[[Plan], None],
-) -> tuple[Plan, str]:
     from graphwd import api
     from graphwd.cli import sources
-    from graphwd.cli.terminal import progress
+    from graphwd.cli.terminal import show_facts, show_json, size_of, summarize
 
-    sources.check_target(target, overwrite=force, source=source)
-    steps = ("loading", "rewriting", "writing")
-    with progress(*steps) as next_step, contextlib.redirect_stdout(sys.stderr):
-        model = loading.load(source)
-        next_step()
-        copy, plan, report = api.rewrite_and_tell(model, policy, accept, portable=portable)
-        if not report.ok:
-            raise EquivalenceError(
-                f"The rewritten model is not the original plus the planned edits "
-                f"({report.problems[0]}); nothing was written, please report this.",
-                report,
-            )
-        next_step()
-        sources.save(copy, target, overwrite=force, source=source)
-    return plan, str(report)
+    pairs = sources.pair_targets(files, output, output_dir, dry_run)
+    policy = choice.policy()
+    if dry_run:
+        plans = [sources.plan_source(source, policy, loading) for source, _ in pairs]
+        _show_plans(plans, strict, as_json)
+        return
 
+    def accept(plan: Plan) -> None:
+        if strict:
+            sources.require_effect(plan, "; nothing was written")
+        if portable:
+            api.refuse_carried(plan)
 
-def _rewrite_file(
-    source: str,
-    target: str,
-    policy: Policy,
-    loading: Loading,
-    portable: bool,
-    force: bool,
-    accept: Callable[[Plan], None],
-) -> tuple[Plan, str]:
-    from graphwd.errors import UnreachableWeightError
-    from graphwd.saved import archive
-
-    with archive.open_saved(source) as opened:
-        plan = archive.plan_archive(opened, policy)
-        accept(plan)
-        carried = tuple(edit.path for edit in plan.slots if edit.carried)
-        if portable and carried:
-            raise UnreachableWeightError(
-                f"No config of Keras's own holds {len(carried)} of the planned penalties "
-                f"({', '.join(carried[:5])}{', ...' if len(carried) > 5 else ''}); leave out "
-                "--portable to let graphwd carry them.",
-                carried,
-            )
-        archive.carry_out(plan, opened, target, overwrite=force)
-    return plan, "equal but for the planned edits: the config, and every stored byte"
+    if output_dir is not None:
+        os.makedirs(output_dir, exist_ok=True)
+    told = []
+    for source, target in pairs:
+        plan, proof = sources.rewrite_source(
+            source, target, policy, loading, accept, overwrite=force
+        )
+        size = size_of(target)
+        if as_json:
+            told.append({"target": target, "bytes": size, "proof": proof, **plan.to_dict()})
+        else:
+            show_facts(f"{target}: {decimal(size)}", [*summarize(plan), ("proof", proof)])
+    if as_json:
+        show_json(told[0] if len(told) == 1 and output_dir is None else {"files": told})
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", callback=named_file, shell_complete=complete_source)
+@click.argument("source", metavar="SRC", type=ModelName())
 @policy_options
 @live_options
 @strict_option
@@ -315,12 +198,13 @@ def plan(
       graphwd plan model.keras --recipe no-bias --json | jq '.edits[].path'
       graphwd plan bert.keras --live --import my_layers --recipe bert
     """
-    made = _planned(source, choice.policy(), loading)
-    _show_plans([made], strict, as_json)
+    from graphwd.cli.sources import plan_source
+
+    _show_plans([plan_source(source, choice.policy(), loading)], strict, as_json)
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", callback=named_file, shell_complete=complete_source)
+@click.argument("source", metavar="SRC", type=ModelName())
 @live_options
 @json_option
 @debug_option
@@ -336,42 +220,31 @@ def inspect(source: str, loading: Loading, as_json: bool) -> None:
       graphwd inspect model.keras --live --json
       graphwd inspect model.keras --json | jq '.summary.whole.penalty'
     """
-    _show_plans([_planned(source, None, loading)], False, as_json)
+    from graphwd.cli.sources import plan_source
+
+    _show_plans([plan_source(source, None, loading)], False, as_json)
 
 
 def _show_plans(plans: list[Plan], strict: bool, as_json: bool) -> None:
-    from graphwd.cli.terminal import show_plan
+    from graphwd.cli.sources import require_effect
+    from graphwd.cli.terminal import show_json, show_plan
 
     if as_json:
         told = [plan.to_dict() for plan in plans]
-        _print_json(told[0] if len(told) == 1 else {"plans": told})
-    for plan in plans if not as_json else ():
-        show_plan(plan)
+        show_json(told[0] if len(told) == 1 else {"plans": told})
     for plan in plans:
-        _acceptance(strict)(plan)
-
-
-def _planned(source: str, policy: Policy | None, loading: Loading) -> Plan:
-    from graphwd.cli.terminal import progress
-    from graphwd.saved import archive
-
-    if not loading.is_live(source):
-        return archive.inspect_file(source) if policy is None else archive.plan_file(source, policy)
-    from graphwd import api
-
-    with progress("loading", "looking") as next_step, contextlib.redirect_stdout(sys.stderr):
-        model = loading.load(source)
-        next_step()
-        return api.inspect(model) if policy is None else api.plan(model, policy)
+        if not as_json:
+            show_plan(plan)
+    for plan in plans if strict else ():
+        require_effect(plan)
 
 
 @cli.command()
-@click.argument("source", metavar="SRC", callback=named_file, shell_complete=complete_source)
-@click.option(
+@click.argument("source", metavar="SRC", type=ModelName())
+@single_option(
     "-o",
     "--output",
-    type=click.Path(),
-    callback=named_file,
+    type=FileName(),
     metavar="FILE",
     required=True,
     help="Where to write the page.",
@@ -399,19 +272,19 @@ def report(
       graphwd report app:MobileNet --recipe mobilenet -o mobilenet.html
     """
     from graphwd import writing
+    from graphwd.cli.sources import plan_source
+    from graphwd.plans.tables import printable
 
     policy = choice.policy() if choice.given else None
     writing.check_target(output, overwrite=force)
-    made = _planned(source, policy, loading)
+    made = plan_source(source, policy, loading)
     made.save_html(output, overwrite=force)
-    from graphwd.plans.tables import printable
-
     click.echo(f"{printable(output)}: {printable(made.title)}")
 
 
 @cli.command()
-@click.argument("original", metavar="A", callback=named_file, shell_complete=complete_source)
-@click.argument("rewritten", metavar="B", callback=named_file, shell_complete=complete_source)
+@click.argument("original", metavar="A", type=ModelName())
+@click.argument("rewritten", metavar="B", type=ModelName())
 @policy_options
 @live_options
 @click.option("--outputs", is_flag=True, help="Also compare outputs (loads both files).")
@@ -436,38 +309,22 @@ def verify(
       graphwd verify model.keras model-wd.keras --recipe mobilenet
       graphwd verify model.keras model-wd.keras --outputs
     """
-    from graphwd import api
-    from graphwd.cli.terminal import progress
-    from graphwd.live.proving import verification
+    from graphwd.cli.sources import compare_sources
+    from graphwd.cli.terminal import show_json, show_report
 
     policy = choice.policy() if choice.given else None
     loading = replace(loading, live=loading.live or outputs)
-    live = loading.is_live(original, rewritten)
-    models: list[Any] = [original, rewritten]
-    steps = [*(f"loading {source}" for source in models if live), "comparing"]
-    with progress(*steps) as next_step, contextlib.redirect_stdout(sys.stderr):
-        for place, source in enumerate(models):
-            if live:
-                models[place] = loading.load(source)
-                next_step()
-        if live:  # what no file has, such as how far a seed has gone, is not compared
-            report = verification.verify_models(
-                models[0], models[1], policy, outputs=outputs, unsaved=False
-            )
-        else:
-            report = api.verify(models[0], models[1], policy)
+    report = compare_sources(original, rewritten, policy, loading, outputs=outputs)
     if as_json:
-        _print_json(report.to_dict())
+        show_json(report.to_dict())
     else:
-        from graphwd.plans.tables import printable
-
-        click.echo("\n".join(map(printable, str(report).splitlines())))
+        show_report(report)
     if not report.ok:
         click.get_current_context().exit(NOT_EQUIVALENT)
 
 
 @cli.command()
-@click.argument("name", required=False, callback=check_recipe, shell_complete=complete_recipe)
+@click.argument("name", required=False, type=RecipeName())
 @json_option
 @debug_option
 def recipes(name: str | None, as_json: bool) -> None:
@@ -481,19 +338,20 @@ def recipes(name: str | None, as_json: bool) -> None:
       graphwd recipes mobilenet
       graphwd recipes --json | jq '.recipes[].name'
     """
-    from graphwd.cli.terminal import show_table
+    from graphwd.cli.terminal import show_facts, show_json, show_table
     from graphwd.plans.tables import make_table
     from graphwd.policy import policies
 
     chosen = [recipe for recipe in policies.recipes() if name in (None, recipe.name)]
     if as_json:
-        _print_json({"recipes": [recipe.to_dict() for recipe in chosen]})
+        show_json({"recipes": [recipe.to_dict() for recipe in chosen]})
         return
     units = {"weight_decay": "weight decay", "l2": "L2"}
+    strengths = [f"{units[recipe.unit]} {recipe.coefficient:g}" for recipe in chosen]
     if name is None:
         table = {
             "recipe": [recipe.name for recipe in chosen],
-            "strength": [f"{units[recipe.unit]} {recipe.coefficient:g}" for recipe in chosen],
+            "strength": strengths,
             "weights": [recipe.weights.rstrip(".") for recipe in chosen],
             "source": [recipe.source for recipe in chosen],
         }
@@ -501,50 +359,14 @@ def recipes(name: str | None, as_json: bool) -> None:
         return
     recipe = chosen[0]
     facts = {
-        recipe.name: recipe.title,
         "source": recipe.source,
         "quote": recipe.quote and f'"{recipe.quote}"',
-        "strength": f"{units[recipe.unit]} {recipe.coefficient:g}",
+        "strength": strengths[0],
         "mechanism": recipe.mechanism,
         "weights": recipe.weights,
         "notes": recipe.notes,
     }
-    width = max(map(len, facts)) + 2
-    for key, text in facts.items():
-        if text:
-            indent = " " * width
-            click.echo(click.wrap_text(text, 88, f"{key:<{width}}", indent))
     for number, rule in enumerate(recipe.policy, 1):
-        click.echo(f"{f'rule {number}':<{width}}{rule.describe()} -> {rule.gives}")
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """Plain data without what JSON has no number for: not a number, and infinity."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _bytes_in(path: str) -> int:
-    """The size of a file, or of all files in a folder."""
-    if not os.path.isdir(path):
-        return os.path.getsize(path)
-    names = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
-    return sum(map(os.path.getsize, names))
-
-
-def _size(count: int) -> str:
-    if count < 1_000_000:
-        return f"{count / 1e3:.1f} kB"
-    return f"{count / 1e6:,.1f} MB"
-
-
-def main() -> None:
-    """Runs the command line."""
-    cli(prog_name="graphwd")
+        facts[f"rule {number}"] = f"{rule.describe()} -> {rule.gives}"
+    told = [(key, text) for key, text in facts.items() if text]
+    show_facts(f"{recipe.name}: {recipe.title}", told)

@@ -1,266 +1,127 @@
-"""Live models for the command line: loaded from files, built by keras.applications, and saved."""
+"""What commands do with sources, each as a file or loaded: plan, rewrite, compare."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import inspect
-import json
 import os
-import re
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from graphwd import writing
-from graphwd.errors import ArchiveError, GraphwdError, ModelError
-from graphwd.graph.slots import strip_carried
-from graphwd.policy.parsing import suggest
+from graphwd import api
+from graphwd.cli import models
+from graphwd.cli.options import Loading, wrong_usage
+from graphwd.cli.program import Unfulfilled
+from graphwd.cli.terminal import progress
+from graphwd.errors import EquivalenceError
+from graphwd.plans.plan import Plan
+from graphwd.policy.policies import Policy
 
-APPLICATION = "app:"
-"""What a source begins with that is the name of an architecture, not of a file."""
-
-_SUFFIXES = (".keras", ".h5", ".hdf5")
-_TASK = "task.json"
-_PRESET_FILES = (_TASK, "tokenizer.json", "preprocessor.json")
+if TYPE_CHECKING:
+    from graphwd.graph.equivalence import Report
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences what TensorFlow logs while it is loaded, which no setting of its own does.
-
-    Python's own errors are raised and not logged, so none of them is lost.
-    """
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # for what it logs later
-    try:
-        descriptor = sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):  # not a file: nothing of TensorFlow's is seen
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(descriptor)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), descriptor)
-    try:
-        yield
-    finally:
-        os.dup2(kept, descriptor)
-        os.close(kept)
-
-
-def import_keras() -> Any:
-    """Imports Keras, quietly.
-
-    Returns:
-        The module `keras`.
-
-    Raises:
-        GraphwdError: when Keras or its backend is not installed.
-    """
-    try:
-        with quiet():
-            import keras
-    except Exception as error:
-        raise GraphwdError(
-            f"Keras can't be loaded ({_reason(error)}); install a backend, such as "
-            "pip install 'graphwd[tensorflow]', or choose one with KERAS_BACKEND."
-        ) from error
-    with contextlib.suppress(ImportError):  # absl comes with Keras; without it nothing is logged
-        from absl import logging
-
-        logging.set_verbosity(logging.ERROR)
-    return keras
+def pair_targets(
+    paths: Sequence[str], output: str | None, output_dir: str | None, dry_run: bool
+) -> list[tuple[str, str]]:
+    """What is to be written where: pairs of a source and a target."""
+    if not paths:
+        raise wrong_usage("Missing argument 'SRC'.")
+    if output is not None and output_dir is not None:
+        raise wrong_usage("Give -o or --output-dir, not both.")
+    if output_dir is not None:
+        targets = [os.path.join(output_dir, _own_name(path)) for path in paths]
+        twice = next((target for target in targets if targets.count(target) > 1), None)
+        if twice is not None:
+            raise wrong_usage(f"Two of the files would be written to {twice!r}.")
+        return list(zip(paths, targets, strict=True))
+    if output is None and dry_run and len(paths) == 1:
+        return [(paths[0], "")]
+    if output is None and len(paths) < 2:
+        raise wrong_usage("Missing argument 'DST'.")
+    if len(paths) > (1 if output is not None else 2):
+        raise wrong_usage("Several files need --output-dir DIR.")
+    return [(paths[0], paths[1] if output is None else output)]
 
 
-def is_application(source: str) -> bool:
-    """Whether a source is the name of an architecture of `keras.applications`."""
-    return source.startswith(APPLICATION)
+def _own_name(source: str) -> str:
+    """The name of what is written for a source into a folder."""
+    if models.is_application(source):
+        return source.removeprefix(models.APPLICATION) + ".keras"
+    return os.path.basename(os.path.normpath(source))
 
 
-def is_preset(path: str) -> bool:
-    """Whether a folder is one that keras-hub's `save_to_preset` wrote."""
-    if any(os.path.exists(os.path.join(path, name)) for name in _PRESET_FILES):
-        return True
-    try:
-        with open(os.path.join(path, "metadata.json"), "rb") as file:
-            return b'"keras_hub_version"' in file.read(1 << 20)
-    except OSError:
-        return False
+def require_effect(plan: Plan, unwritten: str = "") -> None:
+    """Refuses a plan that does nothing, or less than its policy says, as `--strict` asks."""
+    slots = [edit.slot for edit in plan.slots]
+    lacks = [
+        f"Rule {number} matches nothing"
+        for number, rule in enumerate(plan.policy or (), 1)
+        if not any(map(rule.matches, slots))
+    ]
+    if not len(plan):
+        lacks.append("The policy edits nothing")
+    if lacks:
+        raise Unfulfilled(f"{lacks[0]} of {plan.source}, which --strict doesn't allow{unwritten}.")
 
 
-def architectures() -> list[str]:
-    """The names of keras.applications, without loading it; none where that can't be told."""
-    package = importlib.util.find_spec("keras")
-    for folder in (package and package.submodule_search_locations) or ():
-        with contextlib.suppress(OSError):
-            with open(os.path.join(folder, "applications", "__init__.py"), "rb") as file:
-                text = file.read().decode("utf-8", "replace")
-            return re.findall(r"\b([A-Z]\w*) as \1\b", text)
-    return []
+def plan_source(source: str, policy: Policy | None, loading: Loading) -> Plan:
+    """What a policy does to a source; without one, what is penalised now."""
+    if not loading.is_live(source):
+        return api.inspect(source) if policy is None else api.plan(source, policy)
+    with progress("loading", "looking") as next_step:
+        model = loading.load(source)
+        next_step()
+        return api.inspect(model) if policy is None else api.plan(model, policy)
 
 
-def check_application(source: str) -> None:
-    """Refuses the name of no architecture at once: Keras takes seconds to load.
+def rewrite_source(
+    source: str,
+    target: str,
+    policy: Policy,
+    loading: Loading,
+    accept: Callable[[Plan], None],
+    *,
+    overwrite: bool,
+) -> tuple[Plan, str]:
+    """Writes a source to a target; what was planned, once accepted, and what the proof says."""
+    live = loading.is_live(source)
+    models.check_target(target, overwrite=overwrite, source=source)
+    if not live:
+        from graphwd.saved import archive
 
-    Args:
-        source: `app:NAME`.
-
-    Raises:
-        ModelError: with the nearest name.
-    """
-    name, known = source.removeprefix(APPLICATION), architectures()
-    if known and name not in known:
-        raise _no_such(name, known)
-
-
-def _no_such(name: str, known: Iterable[str]) -> ModelError:
-    nearest = suggest(name, known)
-    hint = f"; did you mean '{nearest}'?" if nearest else f": it has {', '.join(known)}."
-    return ModelError(f"keras.applications has no {name!r}{hint}")
-
-
-def load(source: str, weights: str | None = None) -> Any:
-    """Loads a live model.
-
-    Args:
-        source: The path of a saved model, or `app:NAME` for an architecture of
-            `keras.applications`.
-        weights: `"imagenet"` for the trained weights of an architecture, which Keras downloads,
-            or `None` for random ones.
-
-    Returns:
-        A `keras.Model`.
-
-    Raises:
-        ArchiveError: when there is no such file.
-        ModelError: when Keras can't load it; the message has Keras's reason.
-    """
-    if is_application(source):
-        return _build(source.removeprefix(APPLICATION), weights)
-    if not os.path.exists(source):
-        raise ArchiveError(f"{source!r} can't be read: No such file or directory.")
-    keras = import_keras()
-    try:
-        if is_preset(source):
-            return _load_preset(source)
-        return keras.saving.load_model(source)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"Keras can't load {source!r} ({_reason(error)}); give modules of your own as --import "
-            "MODULE, or leave out --live: the file itself is read without any of the model's code."
-        ) from error
+        with archive.open_saved(source) as opened:
+            plan = archive.plan_archive(opened, policy)
+            accept(plan)
+            archive.carry_out(plan, opened, target, overwrite=overwrite)
+        return plan, "equal but for the planned edits: the config, and every stored byte"
+    with progress("loading", "rewriting", "writing") as next_step:
+        model = loading.load(source)
+        next_step()
+        copy, plan, report = api.rewrite_and_tell(model, policy, accept)
+        if not report.ok:
+            raise EquivalenceError(
+                f"The rewritten model is not the original plus the planned edits "
+                f"({report.problems[0]}); nothing was written, please report this.",
+                report,
+            )
+        next_step()
+        models.save(copy, target, overwrite=overwrite, source=source)
+    return plan, str(report)
 
 
-def _load_preset(folder: str) -> Any:
-    try:
-        with quiet():
-            import keras_hub
-    except ImportError as error:
-        raise ModelError(
-            f"{folder!r} is a preset of keras-hub's, which is not installed ({error}); "
-            "pip install keras-hub."
-        ) from error
-    task = os.path.join(folder, _TASK)
-    name = task if os.path.exists(task) else os.path.join(folder, "config.json")
-    with open(name, "rb") as file:
-        config = strip_carried(json.load(file))
-    kind = getattr(keras_hub.models, config["class_name"], None)
-    if kind is None:  # of the user's own
-        registered = config.get("registered_name") or config["class_name"]
-        kind = import_keras().saving.get_registered_object(registered)
-    if kind is None:
-        raise ValueError(f"the class {config['class_name']!r} is not known")
-    return kind.from_preset(folder)
+def compare_sources(
+    original: str, rewritten: str, policy: Policy | None, loading: Loading, *, outputs: bool
+) -> Report:
+    """Compares two sources, as files or loaded."""
+    if not loading.is_live(original, rewritten):
+        return api.verify(original, rewritten, policy)
+    with progress(f"loading {original}", f"loading {rewritten}", "comparing") as next_step:
+        loaded: list[Any] = []
+        for source in (original, rewritten):
+            loaded.append(loading.load(source))
+            next_step()
+        from graphwd.live.proving import verification
 
-
-def _build(name: str, weights: str | None) -> Any:
-    keras = import_keras()
-    known = {
-        key: value
-        for key, value in vars(keras.applications).items()
-        if inspect.isfunction(value) and key[:1].isupper()
-    }
-    if name not in known:
-        raise _no_such(name, known)
-    try:
-        return known[name](weights=weights)
-    except Exception as error:
-        raise ModelError(f"Keras can't build {name} ({_reason(error)}).") from error
-
-
-def _reason(error: Exception) -> str:
-    """An error of Keras's on one line, which may be many and end in the whole config."""
-    text = str(error).rsplit("Exception encountered:", 1)[-1].split("Full object config:")[0]
-    text = " ".join(text.split())
-    return f"{type(error).__name__}: {text[:300]}{'...' if len(text) > 300 else ''}".rstrip(" .")
-
-
-def check_target(path: str, *, overwrite: bool, source: str = "") -> None:
-    """Refuses early what a model can't be saved to, before any long work.
-
-    Args:
-        path: Where the model is to be saved.
-        overwrite: Whether what is there may be replaced.
-        source: Where the model is from: one from a folder can be saved as a folder.
-
-    Raises:
-        ArchiveError: when it has another suffix, exists without `overwrite`, is not a regular
-            file, or has no directory.
-    """
-    folder = not path.endswith(_SUFFIXES)
-    if folder and not os.path.isdir(source):
-        raise ArchiveError(f"{path!r} can't be written: give it a name in .keras or .h5.")
-    writing.check_target(path, overwrite=overwrite, folder=folder)
-
-
-def save(model: Any, path: str, *, overwrite: bool = False, source: str = "") -> None:
-    """Saves a model so that the file is whole: complete and on disk before it gets its name.
-
-    Args:
-        model: A `keras.Model`.
-        path: Where to; `.keras` or `.h5` by its suffix. Without one it is a folder, as the source
-            is: a preset or an unzipped model.
-        overwrite: Whether what is there is replaced.
-        source: Where the model is from: a file's mode is taken over.
-
-    Raises:
-        ArchiveError: when the file can't be written. What was there is unchanged.
-        ModelError: when Keras can't save the model.
-    """
-    check_target(path, overwrite=overwrite, source=source)
-    if not path.endswith(_SUFFIXES):
-        with writing.replacing_folder(path, overwrite=overwrite) as inner:
-            if is_preset(source):
-                _saved(model.save_to_preset, inner)
-            else:
-                _saved(model.save, inner, zipped=False)
-        return
-    like = os.stat(source) if os.path.isfile(source) else None
-    with writing.replacing_by_name(path, overwrite=overwrite, like=like) as inner:
-        _saved(model.save, inner)
-
-
-def _saved(save: Callable[..., object], *arguments: str, **options: object) -> None:
-    try:
-        save(*arguments, **options)
-    except Exception as error:
-        cause = _disk_error(error)
-        if cause is not None:
-            raise cause from error
-        raise ModelError(f"Keras can't save the model ({_reason(error)}).") from error
-
-
-def _disk_error(error: BaseException | None) -> OSError | None:
-    """What the system refused, though h5py and Keras wrap it or raise another error over it."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, OSError) and error.errno:
-            return OSError(error.errno, os.strerror(error.errno))
-        found = re.search(r"errno = (\d+)", str(error))
-        if found:
-            return OSError(int(found[1]), os.strerror(int(found[1])))
-        error = error.__cause__ or error.__context__
-    return None
+        # What no file has, such as how far a seed has gone, is not compared.
+        return verification.verify_models(
+            loaded[0], loaded[1], policy, outputs=outputs, unsaved=False
+        )

@@ -1,12 +1,18 @@
-"""Reports in a terminal: tables in colour, and a progress bar for work that takes its time."""
+"""What commands print: plans and tables, in colour where there is a terminal, JSON, progress."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from graphwd.plans.plan import Plan
 from graphwd.plans.summary import count_parameters
@@ -15,15 +21,13 @@ from graphwd.plans.tables import Table, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from graphwd.graph.equivalence import Report
+
 _NARROWEST = 10  # of a column of texts; what doesn't fit goes on below
 
 
 def show_plan(plan: Plan) -> None:
-    """Prints a plan on standard output, with colours where that is a terminal.
-
-    Args:
-        plan: A `Plan`.
-    """
+    """Prints a plan on standard output, with colours where that is a terminal."""
     if sys.stdout.isatty():
         _show(plan.title, *plan.shown())
     else:
@@ -31,15 +35,16 @@ def show_plan(plan: Plan) -> None:
 
 
 def show_table(table: Table) -> None:
-    """Prints a table on standard output, with colours where that is a terminal.
-
-    Args:
-        table: A `Table`.
-    """
+    """Prints a table on standard output, with colours where that is a terminal."""
     if sys.stdout.isatty():
         _show("", [table], ())
     else:
         print(table.text())
+
+
+def show_report(report: Report) -> None:
+    """Prints what a comparison found."""
+    click.echo("\n".join(map(printable, str(report).splitlines())))
 
 
 def _show(title: str, tables: Sequence[Table], notes: Sequence[str]) -> None:
@@ -90,28 +95,35 @@ def _style(cell: str) -> str:
     return ""
 
 
-def summary_lines(plan: Plan) -> list[str]:
-    """What a rewrite did, a line each: what was edited, and what a user should know of it.
+def show_facts(title: str, facts: Iterable[tuple[str, str]]) -> None:
+    """Prints a line, and below it what there is to say: each fact after its key."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    lines = click.HelpFormatter(width=width)
+    lines.write(f"{printable(title)}\n")
+    with lines.indentation():
+        lines.write_dl([(key, printable(text)) for key, text in facts])
+    click.echo(lines.getvalue(), nl=False)
 
-    Args:
-        plan: The `Plan` that was carried out.
 
-    Returns:
-        A list of strings.
-    """
-    roles: dict[str, int] = {}
-    for edit in plan:
-        roles[edit.role] = roles.get(edit.role, 0) + 1
+def size_of(path: str) -> int:
+    """The bytes in a file, or in all files of a folder."""
+    if not os.path.isdir(path):
+        return os.path.getsize(path)
+    names = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return sum(map(os.path.getsize, names))
+
+
+def summarize(plan: Plan) -> list[tuple[str, str]]:
+    """What a rewrite did: how much was edited, and what a user should know of it."""
+    roles = Counter(edit.role for edit in plan)
     by_role = ", ".join(f"{count:,} {role}" for role, count in roles.items())
-    lines = [f"edited     {len(plan):,} of {len(plan.slots):,} slots"]
-    if by_role:
-        lines[0] += f": {by_role}"
+    edits = f"{len(plan):,} of {len(plan.slots):,} slots"
     penalised = [edit for edit in plan.slots if edit.after is not None]
-    line = f"penalised  {len(penalised):,} slot{'' if len(penalised) == 1 else 's'}"
+    penalties = f"{len(penalised):,} slot{'' if len(penalised) == 1 else 's'}"
     parameters, total = count_parameters(penalised), count_parameters(plan.slots)
     if parameters is not None and total:
-        line += f", {parameters:,} parameters ({parameters / total:.1%} of those that can be)"
-    lines.append(line)
+        penalties += f", {parameters:,} parameters ({parameters / total:.1%} of those that can be)"
+    facts = [("edited", f"{edits}: {by_role}" if by_role else edits), ("penalised", penalties)]
     reasons = {
         "dormant": "frozen: Keras skips these penalties until the weights are trainable",
         "carried": "no config holds these: import graphwd before loading the file",
@@ -121,49 +133,48 @@ def summary_lines(plan: Plan) -> list[str]:
         count = sum(getattr(edit, word) for edit in plan.slots)
         if word == "unreached" and not count and plan.notes:
             continue  # a file doesn't tell which weights these are: its notes say what it tells
-        lines.append(f"{word:<9}  {count:,}" + (f" ({why})" if count else ""))
-    lines += [f"note       {note}" for note in plan.notes]
-    return [printable(line) for line in lines]
+        facts.append((word, f"{count:,} ({why})" if count else "0"))
+    return [*facts, *(("note", note) for note in plan.notes)]
+
+
+def show_json(value: Any) -> None:
+    """Prints plain data as strict JSON, which has no number for infinity and for no number."""
+    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager
 def progress(*steps: str) -> Iterator[Callable[[], None]]:
-    """A bar on standard error for long work, if that is a terminal.
+    """Sends what Keras prints to standard error, with a bar below it where that is a terminal.
 
-    It writes to a copy of the standard error, so that it shows while the other one is silenced.
-
-    Args:
-        *steps: What is done one after the other, each in a word or two.
-
-    Yields:
-        What is to be called when a step is done.
-
-    Example:
-    ```python
-    with progress("loading", "rewriting") as next_step:
-        model = keras.saving.load_model(path)
-        next_step()
-    ```
+    What it yields is to be called when a step is done. The bar is written to a copy of standard
+    error, so that it shows while the other one is silenced.
     """
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich import progress as bars
-    from rich.console import Console
+    with contextlib.redirect_stdout(sys.stderr):
+        if not sys.stderr.isatty():
+            yield lambda: None
+            return
+        from rich import progress as bars
+        from rich.console import Console
 
-    columns = bars.TextColumn("{task.description}", markup=False), bars.BarColumn()
-    more = bars.MofNCompleteColumn(), bars.TimeElapsedColumn()
-    with (
-        os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream,
-        bars.Progress(
-            *columns,
-            *more,
-            console=Console(file=stream),
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        ) as bar,
-    ):
-        task = bar.add_task(steps[0], total=len(steps))
-        left = iter(steps[1:])
-        yield lambda: bar.update(task, advance=1, description=next(left, steps[-1]))
+        with (
+            os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream,
+            bars.Progress(
+                bars.TextColumn("{task.description}", markup=False),
+                bars.BarColumn(),
+                bars.MofNCompleteColumn(),
+                bars.TimeElapsedColumn(),
+                console=Console(file=stream),
+                transient=True,
+            ) as bar,
+        ):
+            task = bar.add_task(steps[0], total=len(steps))
+            left = iter(steps[1:])
+            yield lambda: bar.update(task, advance=1, description=next(left, steps[-1]))

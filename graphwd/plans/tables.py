@@ -29,19 +29,16 @@ _HTML = """<table><caption style="text-align: left">{{ table.title }}</caption><
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table.
-
-    Attributes:
-        header: What stands above it.
-        cells: Its texts, from the top.
-        right: Whether it is aligned to the right, as numbers are.
-        items: The parts of each text, where these are lists; each may have a line of its own.
-    """
+    """One column of a table: what stands above it, and the parts of each cell, from the top."""
 
     header: str
-    cells: tuple[str, ...]
+    parts: tuple[tuple[str, ...], ...]
     right: bool = False
-    items: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its texts; the parts of a list are one."""
+        return tuple(map(", ".join, self.parts))
 
     @property
     def width(self) -> int:
@@ -51,12 +48,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, with nothing in it that a terminal would take for a command.
-
-    Attributes:
-        title: One line.
-        columns: The `Column`s, all of the same length.
-    """
+    """A table, with nothing in it that a terminal would take for a command."""
 
     title: str
     columns: tuple[Column, ...]
@@ -69,8 +61,7 @@ class Table:
     @property
     def lines(self) -> list[tuple[tuple[str, ...], ...]]:
         """The lines of each cell, row by row: one, or one for each part of a list."""
-        columns = (c.items or tuple((cell,) for cell in c.cells) for c in self.columns)
-        return list(zip(*columns, strict=True))
+        return list(zip(*(column.parts for column in self.columns), strict=True))
 
     def text(self) -> str:
         """The table for a file, as wide as its content."""
@@ -93,44 +84,24 @@ class Table:
 
 
 def make_table(title: str, columns: Mapping[str, Iterable[Cell]]) -> Table:
-    """Makes a table of the columns that say something.
-
-    Args:
-        title: One line.
-        columns: Maps headers to cells. Numbers stand on the right, whole ones with commas at the
-            thousands, others with four digits; a column whose cells are all empty is left out.
-
-    Returns:
-        A `Table`.
-
-    Example:
-    ```python
-    print(make_table("Roles", {"role": ["kernel", "bias"], "weights": [15, 1]}).text())
-    ```
-    """
+    """Makes a table of the columns that say something, with numbers on the right."""
     made = []
     for header, given in columns.items():
         cells = list(given)
-        texts = tuple(_text(cell) for cell in cells)
-        if any(texts):
-            right = all(_is_number(cell) for cell in cells)
-            lists = any(isinstance(cell, tuple) for cell in cells)
-            items = tuple(_items(cell) for cell in cells) if lists else ()
-            made.append(Column(header, texts, right, items))
+        column = Column(header, tuple(map(_parts, cells)), all(map(_is_number, cells)))
+        if any(column.cells):
+            made.append(column)
     return Table(title, tuple(made))
 
 
-def _text(cell: Cell) -> str:
+def _parts(cell: Cell) -> tuple[str, ...]:
+    if cell is None:
+        return ()
     if isinstance(cell, float):
-        return f"{cell:.4g}"
+        return (f"{cell:.4g}",)
     if isinstance(cell, int):
-        return f"{cell:,}"
-    return ", ".join(_items(cell))
-
-
-def _items(cell: Cell) -> tuple[str, ...]:
-    parts = cell if isinstance(cell, tuple) else () if cell is None else (str(cell),)
-    return tuple(map(printable, parts))
+        return (f"{cell:,}",)
+    return tuple(map(printable, (cell,) if isinstance(cell, str) else cell))
 
 
 def _is_number(cell: Cell) -> bool:

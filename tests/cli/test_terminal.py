@@ -1,5 +1,6 @@
 """Tables and summaries: repeated layers as one line, right sums, nothing that steers a terminal."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from graphwd.cli import terminal
+from graphwd.cli import program, terminal
 from graphwd.graph.slots import Slot
 from graphwd.plans import page, summary, tables
 from graphwd.plans.plan import Plan, make_plan
@@ -218,13 +219,14 @@ def test_an_empty_model_has_a_table():
     assert "<p>" in state()._repr_html_()
 
 
-def test_names_from_a_file_can_not_steer_a_terminal_or_a_page():
+def test_names_from_a_file_can_not_steer_a_terminal_or_a_page(capsys):
     path = "a\x1b[2J\n<script>/kernel"
     plan = make_plan([slot(path)], Policy([Rule(L2)]), source="x\x1b]0;y\x07", notes=["\x1b[0m"])
     assert "\x1b" not in str(plan)
     assert r"a\x1b[2J\n<script>/kernel" in str(plan)
     assert "<script>" not in plan._repr_html_()
-    assert not any("\x1b" in line for line in terminal.summary_lines(plan))
+    terminal.show_facts("x\x1b", terminal.summarize(plan))
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_a_table_is_aligned():
@@ -239,13 +241,12 @@ def test_thousands_of_layers_make_a_short_table():
 
 def test_summary_says_what_a_user_should_know():
     slots = [slot("a/kernel", frozen=True), slot("b/kernel", pointers=()), slot("c/bias")]
-    lines = terminal.summary_lines(make_plan(slots, Policy([Rule(L2, roles="kernel")])))
-    text = "\n".join(lines)
-    assert lines[0] == "edited     2 of 3 slots: 2 kernel"
-    assert "12 parameters (66.7% of those that can be)" in lines[1]
-    assert "dormant    1 (frozen" in text
-    assert "carried    1 (no config holds these: import graphwd" in text
-    assert "unreached  0" in text
+    facts = dict(terminal.summarize(make_plan(slots, Policy([Rule(L2, roles="kernel")]))))
+    assert facts["edited"] == "2 of 3 slots: 2 kernel"
+    assert "12 parameters (66.7% of those that can be)" in facts["penalised"]
+    assert facts["dormant"].startswith("1 (frozen")
+    assert facts["carried"].startswith("1 (no config holds these: import graphwd")
+    assert facts["unreached"] == "0"
 
 
 def test_progress_is_silent_when_it_is_no_terminal(capfd):
@@ -257,8 +258,8 @@ def test_progress_is_silent_when_it_is_no_terminal(capfd):
 def test_progress_in_a_terminal_tells_how_many_steps_there_are(monkeypatch):
     leader, follower = pty.openpty()
     monkeypatch.setenv("TERM", "xterm")
-    with os.fdopen(follower, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
+    with os.fdopen(follower, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
         shown = ""
         with terminal.progress("working", "resting") as next_step:
             for word in ("working", "resting"):
@@ -266,10 +267,33 @@ def test_progress_in_a_terminal_tells_how_many_steps_there_are(monkeypatch):
                 while word not in shown and time.monotonic() < deadline:
                     shown += os.read(leader, 1 << 16).decode(errors="replace")
                 next_step()
+            print("printed by Keras")
+            program.say("something")
         os.set_blocking(leader, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                shown += os.read(leader, 1 << 16).decode(errors="replace")
     os.close(leader)
     assert "0/2" in shown
     assert "1/2" in shown
+    for line in ("printed by Keras", "graphwd: something"):
+        assert f"\r\x1b[2K{line}\r\n" in shown  # above the bar, not behind it
+
+
+@pytest.mark.parametrize("terminals", [True, False])
+def test_facts_are_wrapped_in_a_terminal_only(monkeypatch, terminals):
+    screen = Terminal() if terminals else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "80")
+    words = " ".join(f"word{number}" for number in range(30))
+    terminal.show_facts("title", [("edited", words), ("a", "b")])
+    lines = screen.getvalue().splitlines()
+    assert (lines[0], lines[-1]) == ("title", "  a       b")
+    assert lines[1].startswith("  edited  word0 word1 ")
+    assert all(line.startswith("          word") for line in lines[2:-1])
+    assert " ".join(" ".join(lines[1:-1]).split()) == f"edited {words}"
+    assert (max(map(len, lines)) <= 80) == terminals
+    assert (len(lines) > 3) == terminals
 
 
 class Terminal(io.StringIO):
@@ -279,15 +303,15 @@ class Terminal(io.StringIO):
 
 def test_tables_in_a_terminal_have_every_cell(monkeypatch):
     plan = make_plan([slot("some[bold]_1/kernel")], Policy([Rule(L2)]), notes=["Look."])
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("NO_COLOR", "1")
     terminal.show_plan(plan)
-    assert "some[bold]_1/kernel" in terminal.getvalue()
-    assert "L2(0.0001)" in terminal.getvalue()
-    assert "Note: Look." in terminal.getvalue()
-    assert "\x1b[3" not in terminal.getvalue()
+    assert "some[bold]_1/kernel" in screen.getvalue()
+    assert "L2(0.0001)" in screen.getvalue()
+    assert "Note: Look." in screen.getvalue()
+    assert "\x1b[3" not in screen.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
@@ -301,12 +325,12 @@ def test_every_table_fits_a_terminal_and_nothing_is_lost(width, monkeypatch):
         notes=["Look."],
         measure=measured((0.0, 1.0), (0.0, 2.0), (0.125, 1234567.0)),
     )
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("NO_COLOR", "1")
     terminal.show_plan(plan)
-    lines = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue()).splitlines()
+    lines = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue()).splitlines()
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)
     for number in ("123,456,789", "1.235e+06", "L2(0.0002)", "dormant", "66.7% ", "33.3% "):

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import graphwd
-from graphwd.cli import sources
+from graphwd.cli import models
 from graphwd.cli.commands import cli
 from graphwd.errors import ArchiveError
 from graphwd.policy.policies import Policy, Rule
@@ -121,7 +121,7 @@ def test_a_preset_is_loaded_and_saved_as_one(task, tmp_path):
     Policy([Rule(l2(1e-3), paths="features/*", roles="kernel")]).save(policy)
     run("rewrite", task, target, "--live", "--policy", policy)
     assert sorted(content(target)) == sorted(content(task))
-    loaded = sources.load(str(target))
+    loaded = models.load(str(target))
     assert isinstance(loaded, hub.models.ImageClassifier)
     assert loaded.backbone.get_layer("conv").kernel_regularizer is not None
     run("verify", task, target, "--policy", policy, "--live")

@@ -1,4 +1,4 @@
-"""The shell side of the command line: help texts, errors in a line, exit codes and warnings."""
+"""The program around the commands: its streams and signals, errors in a line, and exit codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TextIO
 
 import click
@@ -65,7 +65,8 @@ class Main(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Finds a command, or suggests the nearest one."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            raise click.UsageError(unknown("command", args[0], self.commands), ctx)
+            message = unknown("There is no command", args[0], self.commands, "the commands are")
+            raise click.UsageError(message, ctx)
         return super().resolve_command(ctx, args)
 
     def main(
@@ -109,23 +110,13 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 # open as long as the program
 
 
-def unknown(kind: str, word: str, known: Iterable[str]) -> str:
-    """The message for a misspelt name, with the nearest right one or else all of them.
-
-    Args:
-        kind: What the name is of.
-        word: The name.
-        known: The names that there are.
-
-    Returns:
-        A sentence.
-    """
+def unknown(there_is_no: str, word: str, known: Collection[str], there_are: str) -> str:
+    """A sentence on a misspelt name, with the nearest right one or else all of them."""
     from graphwd.policy.parsing import suggest
 
-    known = list(known)
     nearest = suggest(word, known)
-    hint = f"did you mean {nearest!r}?" if nearest else f"the {kind}s are {', '.join(known)}."
-    return f"There is no {kind} {word!r}; {hint}"
+    hint = f"did you mean {nearest!r}?" if nearest else f"{there_are} {', '.join(known)}."
+    return f"{there_is_no} {word!r}; {hint}"
 
 
 @contextlib.contextmanager
@@ -164,7 +155,7 @@ def _code_of(run: Callable[[], Any], debug: bool) -> int:
         if isinstance(error, click.UsageError) and error.ctx is not None:
             where = f" See '{error.ctx.command_path} --help'."
         message = error.format_message().rstrip()
-        end = "" if message.endswith((".", "?")) else "."
+        end = "" if message.endswith((".", "?", "?)")) else "."
         return _complain(f"{message}{end}{where}", WRONG, debug)
     except (EquivalenceError, Unfulfilled) as error:
         return _complain(str(error), NOT_EQUIVALENT, debug)
@@ -200,13 +191,18 @@ def in_shell_words(message: str) -> str:
     return message
 
 
+def say(message: str) -> None:
+    """Says something beside the results: on standard error, above a bar that is there."""
+    click.echo(f"graphwd: {message}", file=sys.stderr)
+
+
 def _complain(message: str, code: int, debug: bool) -> int:
     from graphwd.plans.tables import printable
 
     if debug:
         traceback.print_exc()
     message = in_shell_words(" ".join(message.split()))
-    click.echo(f"graphwd: {printable(message)}", err=True)
+    say(printable(message))
     return code
 
 
@@ -228,7 +224,7 @@ def _warnings_in_a_line(debug: bool) -> Iterator[None]:
             from graphwd.plans.tables import printable
 
             said.add(text)
-            click.echo(f"graphwd: warning: {printable(text)}", err=True)
+            say(f"warning: {printable(text)}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
