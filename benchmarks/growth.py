@@ -90,7 +90,7 @@ def build(shape: str, size: int) -> Any:
 
 def graphs(shape: str, sizes: list[int], rounds: int) -> dict[str, Any]:
     """Times the comparison of two equal serialized models at every size."""
-    from graphwd.graph import comparison
+    from graphwd.graph import equivalence
 
     found: dict[int, list[float]] = {}
     for size in sizes:
@@ -98,7 +98,7 @@ def graphs(shape: str, sizes: list[int], rounds: int) -> dict[str, Any]:
         other = copy.deepcopy(one)
 
         def compared(one: Any = one, other: Any = other) -> None:
-            if not comparison.compare(one, other).ok:
+            if not equivalence.compare(one, other).ok:
                 raise harness.BenchmarkError(f"A {shape} isn't found equal to its copy.")
 
         found[size] = harness.in_turn({COMPARE: compared}, rounds)[COMPARE]

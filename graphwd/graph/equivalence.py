@@ -1,17 +1,20 @@
-"""Equivalence: two serialized models, compared with regularizers by meaning, and the report."""
+"""Equivalence: whether two serialized models are the same graph, as networkx says, and a report."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
-from graphwd.graph import comparison
-from graphwd.graph.slots import Pointer, find_slots
-from graphwd.policy import regularizers
+from graphwd.graph import collector
+from graphwd.graph.entries import Entries, Findings, Owner, Task
+from graphwd.graph.pairing import Pair
+from graphwd.graph.wiring import Call, Level, as_object, model_kind, read
 
 _MOST_LINES = 200
+
+Match: TypeAlias = Literal["auto", "names", "structure"]
 
 
 @dataclass(frozen=True)
@@ -69,98 +72,151 @@ class Report:
         return f"<p>{html.escape(str(self).splitlines()[0])}</p><ul>{items}</ul>"
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a comparison of two serialized models found.
+
+    Attributes:
+        problems: One line each: the layer, and what differs; empty if the models are the same.
+        names: The layer paths of the original, and those of the rewritten model that stand for
+            them. Complete if there are no problems.
+        nodes: How many layer calls the original has, those of nested models included.
+        edges: How many tensors go from one call to another in it.
+    """
+
+    problems: tuple[str, ...]
+    names: dict[str, str]
+    nodes: int
+    edges: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the models are the same."""
+        return not self.problems
+
+
 def compare(
     expected: Mapping[str, Any],
     actual: Mapping[str, Any],
     *,
     regularizers_too: bool = True,
-    match: comparison.Match = "auto",
-    known: Sequence[Pointer] | None = None,
-) -> comparison.Comparison:
-    """Compares two serialized models: the graphs as they stand, the regularizers by meaning.
+    match: Match = "auto",
+) -> Comparison:
+    """Compares two serialized models: the same layers, wired the same way, or where they differ.
 
-    Keras writes the same regularizer in several ways: a factor rounded to float32 or not, a key
-    with null or no key.
+    Compared are every layer's class and config, the tensors that it takes and their order, its
+    other call arguments, which layers are shared, the model's inputs and outputs with their
+    order and structure, and the same inside nested models. Regularizers are compared by what they
+    mean, or not at all. Whether initializers and the like are one shared object or several equal
+    ones isn't compared (they hold no weights), nor how calls of a shared layer are numbered.
 
-    Args:
-        expected: A serialized model.
-        actual: Another one.
-        regularizers_too: Whether regularizers must be equal.
-        match: As for `comparison.compare`.
-        known: The pointers of all slots of the first model, when they are known. Slots are not
-            looked for then, as long as the second model has the same layers in the same places.
+    Layers are matched by their names (`"names"`), or all names are left out (`"structure"`), or
+    each model's and nested model's names decide (`"auto"`): then its own name doesn't count.
 
-    Returns:
-        The comparison of the graphs, with the differences of regularizers among its problems.
+    Each model becomes a `networkx.MultiDiGraph` whose labels compare as strictly as their JSON,
+    and `networkx.utils.graphs_equal` decides. What differs is looked for only when it says no.
+    Three things networkx doesn't do in linear time, or at all: (1) where names differ, a walk finds
+    the one way to relabel the other graph (see `Pair`), since networkx's isomorphisms are searches,
+    and its Weisfeiler-Lehman hashes are no proof; (2) models nested in the graph, as deep as they
+    may be, are graphs of their own, compared one after the other; (3) which layers several of these
+    models share is compared at the end.
+
+    >>> one = {"class_name": "Dense", "config": {"name": "dense", "units": 3}}
+    >>> other = {"class_name": "Dense", "config": {"name": "dense", "units": 4}}
+    >>> compare(one, other).problems
+    ('the model: units is 3 in the original and 4 in the rewritten model',)
     """
-    if known is not None and regularizers_too and _same_places(expected, actual):
-        found = comparison.compare(expected, actual, ignore=known, match=match)
-        if found.ok and all(
-            regularizers.equal(_held(expected, p), _held(actual, p)) for p in known
-        ):
-            return found
-    slots = {side: find_slots(config) for side, config in (("", expected), ("other", actual))}
-    ignored = [p for side in slots.values() for slot in side for p in slot.pointers]
-    found = comparison.compare(expected, actual, ignore=ignored, match=match)
-    if not regularizers_too:
-        return found
-    held: dict[str, list[Any]] = {}
-    for slot in slots["other"]:
-        held.setdefault(slot.path, []).append(slot.regularizer)
-    problems = list(found.problems)
-    for slot in slots[""]:
-        there = held.get(_translated(slot.path, found.names), [])
-        value = there.pop(0) if there else None
-        if not regularizers.equal(slot.regularizer, value):
-            problems.append(instead(slot.path, value, slot.regularizer))
-    problems += [
-        instead(path, value, None) for path, left in held.items() for value in left if value
-    ]
-    return replace(found, problems=tuple(problems))
+    owner = Owner("the model", "", "", 0)
+    named = match == "names"
+    task = Task(as_object(expected), as_object(actual), owner, named, regularizers_too)
+    with collector.paused():
+        return _Comparer(match).run(task)
 
 
-def _same_places(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> bool:
-    """Whether two serialized models have layers of the same names in the same order."""
-    stack = [(expected, actual)]
-    while stack:
-        one, other = ((entry.get("config") or {}).get("layers") for entry in stack.pop())
-        if one is None and other is None:
-            continue
-        if not isinstance(one, list) or not isinstance(other, list) or len(one) != len(other):
-            return False
-        if [entry["config"].get("name") for entry in one] != [
-            entry["config"].get("name") for entry in other
-        ]:
-            return False
-        stack.extend(zip(one, other, strict=True))
-    return True
+class _Comparer(Findings):
+    """Compares two models, and the models that it finds in them, one after the other."""
 
+    def __init__(self, match: Match) -> None:
+        super().__init__()
+        self.match = match
+        self.nodes = 0
+        self.edges = 0
 
-def _held(serialized: Any, pointer: Pointer) -> Any:
-    """What a slot holds; what is not there is no regularizer."""
-    for key in pointer:
-        try:
-            serialized = serialized[key]
-        except (KeyError, IndexError):
-            return None
-    if isinstance(serialized, str):  # a custom layer's identifier
-        return {"class_name": serialized, "config": {}}
-    return serialized
+    def run(self, task: Task) -> Comparison:
+        self.pending.append(task)
+        while self.pending:
+            task = self.pending.pop()
+            before = len(self.pending)
+            self._compare(task)
+            # What a model holds comes in its order, before what stands beside it.
+            self.pending[before:] = reversed(self.pending[before:])
+        self._compare_sharing()
+        problems = list(self.problems)
+        if problems and len(self.recorded) > 1:
+            problems.append(
+                f"{len(self.recorded)} recorded shapes differ, too, as they do after such a "
+                f"difference; the first: {self.recorded[0]}"
+            )
+        else:
+            problems += self.recorded
+        return Comparison(tuple(problems), self.names, self.nodes, self.edges)
 
+    def _compare(self, task: Task) -> None:
+        kinds = model_kind(task.original), model_kind(task.rewritten)
+        if kinds[0] != kinds[1] or kinds[0] == "opaque":
+            # There is no graph to compare, and networkx needn't be waited for.
+            self._count(read(task.original))
+            read(task.rewritten)
+            alone = Entries(task, task.named)
+            alone.compare_models()
+            self.add(alone)
+            return
+        import networkx as nx
 
-def instead(path: str, actual: Any, expected: Any) -> str:
-    """The problem of a slot that holds something else than planned."""
-    return (
-        f"{path}: the config has {regularizers.describe(actual)} instead of the planned "
-        f"{regularizers.describe(expected)}"
-    )
+        graphs: tuple[nx.MultiDiGraph[Call], nx.MultiDiGraph[Call]]
+        graphs = nx.MultiDiGraph(), nx.MultiDiGraph()
+        levels = read(task.original, graphs[0]), read(task.rewritten, graphs[1])
+        self._count(levels[0])
+        same_names = levels[0].layers.keys() == levels[1].layers.keys()
+        named = self.match == "names" or (self.match == "auto" and same_names)
+        ways = [(named, not named)]
+        if named and any(count > 1 for count in levels[0].calls.values()):
+            ways.append((True, True))  # calls may be numbered in another order, which a walk tells
+        for way in ways:
+            pair = Pair(levels, graphs, task, *way)
+            if pair.same():
+                self.add(pair)
+                # Labels and pair hold each other; this way no collector has to look for them.
+                for graph in graphs:
+                    graph.clear()
+                return
+        explained = [Pair(levels, graphs, task, *way).explained() for way in ways]
+        fewest = min(explained, key=lambda pair: len(pair.problems))
+        common = levels[0].layers.keys() & levels[1].layers.keys()
+        most = 2 * len(common) >= min(len(level.layers) for level in levels)
+        if fewest.problems and self.match == "auto" and not same_names and most:
+            # Neither way fits. Where most names are the same they tell the fault best.
+            fewest = Pair(levels, graphs, task, True, False).explained()
+        self.add(fewest)
 
+    def _count(self, level: Level) -> None:
+        self.nodes += sum(level.calls.values())
+        self.edges += level.tensors
 
-def _translated(path: str, names: Mapping[str, str]) -> str:
-    """A slot's path in a model whose layers have other names."""
-    parts = path.split("/")
-    for length in range(len(parts) - 1, 0, -1):
-        layer = "/".join(parts[:length])
-        if layer in names:
-            return "/".join((names[layer], *parts[length:]))
-    return path
+    def _compare_sharing(self) -> None:
+        """Compares which layers, in whatever nested models they stand, are one object."""
+        for side in (0, 1):
+            groups: dict[int, list[tuple[int | None, int | None, Owner]]] = {}
+            for triple in self.shared:
+                number = triple[side]
+                if isinstance(number, int):
+                    groups.setdefault(number, []).append(triple)
+            here, there = ("original", "rewritten model")[:: 1 - 2 * side]
+            for (*counterparts, owner), *others in groups.values():
+                for triple in others:
+                    if counterparts[1 - side] is None or triple[1 - side] != counterparts[1 - side]:
+                        self.problems.append(
+                            f"{owner.title} and {triple[2].title} are one shared layer in the "
+                            f"{here} and two layers in the {there}"
+                        )
+                        break

@@ -1,8 +1,10 @@
-"""Roles: which one a weight has by its name, and in which order a layer creates its weights."""
+"""Roles: which one a weight has by its name, the order of a layer's weights, and their ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 ORDER = (
     "depthwise",
@@ -17,17 +19,14 @@ ORDER = (
 )
 """The roles in the order in which every layer of Keras's own creates their weights."""
 
+_FLAT = ("Dense", "Embedding", "ReversibleEmbedding")
+_RECURRENT = re.compile(r"(SimpleRNN|LSTM|GRU)(Cell)?")
+_CONVOLUTION = re.compile(r"(?:Depthwise|Separable)?Conv(?:LSTM)?([123])D(?:Transpose|Cell)?")
+_MATRICES = ("kernel", "depthwise", "pointwise", "recurrent", "embeddings")
+
 
 def prefix_for(name: str, prefixes: Iterable[str]) -> str | None:
-    """The role among `prefixes` that Keras's names give to a variable of this name.
-
-    Args:
-        name: A variable's name: `kernel`, `recurrent_kernel`, ...
-        prefixes: Roles.
-
-    Returns:
-        A role, or `None` when none of them is the variable's.
-    """
+    """The role among `prefixes` that Keras's names give to a variable, if one is its own."""
     prefixes = set(prefixes)
     if name in prefixes:
         return name
@@ -37,3 +36,27 @@ def prefix_for(name: str, prefixes: Iterable[str]) -> str | None:
     if name == "kernel" and "depthwise" in prefixes and "pointwise" not in prefixes:
         return "depthwise"
     return None
+
+
+def known_ndim(class_name: str, config: Mapping[str, Any], role: str) -> int | None:
+    """The number of dimensions that a weight of Keras's own layers has, whatever its inputs."""
+    convolution = _CONVOLUTION.fullmatch(class_name)
+    recurrent = _RECURRENT.fullmatch(class_name)
+    if role in _MATRICES:
+        if convolution:
+            return int(convolution[1]) + 2
+        if class_name == "EinsumDense":
+            return _einsum_ndim(config.get("equation"))
+        return 2 if recurrent or class_name in _FLAT else None
+    if role == "bias" and (convolution or recurrent or class_name == "Dense"):
+        two = class_name.startswith("GRU") and config.get("reset_after", True)
+        return 2 if two else 1
+    if role in ("gamma", "beta") and class_name in ("BatchNormalization", "GroupNormalization"):
+        return 1
+    return None
+
+
+def _einsum_ndim(equation: Any) -> int | None:
+    """The dimensions of the second operand of an equation such as `"abc,cd->abd"`."""
+    found = re.fullmatch(r"[^,]*,\s*([A-Za-z]+)\s*->.*", equation) if equation else None
+    return len(found[1]) if found else None

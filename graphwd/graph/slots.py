@@ -10,11 +10,12 @@ The rules here are conventions of Keras's configs, not a list of classes:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeGuard
 
-from graphwd.graph.ranks import known_ndim
+from graphwd.graph.roles import known_ndim
 from graphwd.policy import regularizers
 
 Pointer: TypeAlias = tuple[str | int, ...]
@@ -39,31 +40,19 @@ _WITHOUT_ACTIVITY = ("SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 class Slot:
     """One place that can hold a regularizer.
 
-    Attributes:
-        path: Layer names from the model inwards, then the role, joined by `/`.
-        role: Keras's prefix: `kernel`, `bias`, `activity`, ...; for a weight without a
-            regularizer argument the name of its variable.
-        layers: Class names from the outermost layer inwards; the last one owns the slot.
-        regularizer: What the slot holds now, serialized, or `None`.
-        pointers: Where the slot stands in the serialized model. A slot that stands twice (both
-            directions of a `Bidirectional`, a layer shared by two sub-models) has several
-            pointers; a weight that no config reaches has none.
-        frozen: Whether all weights of the slot are frozen, so that Keras skips a penalty on them.
-        shapes: The shapes of the weights that the slot governs; empty where a file doesn't tell.
-        carried: Whether graphwd's carrier holds the regularizer, not Keras's own config.
-        ndim: The number of dimensions that the config tells of the weights without a shape, as
-            those of Keras's own layers do before they are built; `None` when it doesn't.
+    A slot that stands twice (both directions of a `Bidirectional`, a layer shared by two models)
+    has several pointers; a weight that no config reaches has none.
     """
 
-    path: str
-    role: str
-    layers: tuple[str, ...]
-    regularizer: regularizers.Serialized | None
-    pointers: tuple[Pointer, ...]
-    frozen: bool = False
-    shapes: tuple[tuple[int, ...], ...] = ()
-    carried: bool = False
-    ndim: int | None = None
+    path: str  # layer names from the model inwards, then the role, joined by `/`
+    role: str  # Keras's prefix; for a weight without a regularizer argument its variable's name
+    layers: tuple[str, ...]  # class names from the outermost layer inwards; the last one owns it
+    regularizer: regularizers.Serialized | None  # what it holds now
+    pointers: tuple[Pointer, ...]  # where it stands in the serialized model
+    frozen: bool = False  # whether all its weights are, so that Keras skips a penalty on them
+    shapes: tuple[tuple[int, ...], ...] = ()  # of its weights; none where a file doesn't tell
+    carried: bool = False  # whether graphwd's carrier holds the regularizer
+    ndim: int | None = None  # of weights without a shape, where Keras's class tells
 
     @property
     def ndims(self) -> tuple[int, ...]:
@@ -80,13 +69,7 @@ class Slot:
         """The number of scalars in the slot's weights; `None` where a file doesn't tell."""
         if not self.shapes:
             return None
-        total = 0
-        for shape in self.shapes:
-            count = 1
-            for size in shape:
-                count *= size
-            total += count
-        return total
+        return sum(map(math.prod, self.shapes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +106,7 @@ def is_own(value: Mapping[str, Any]) -> bool:
 def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
     """Finds every slot of a serialized model or layer, in the order of its config.
 
-    Args:
-        serialized: What `keras.saving.serialize_keras_object` gives for a model, or the same
-            from a file. The name and class of this outermost object are not part of the paths.
-
-    Returns:
-        A list of `Slot`.
-
-    Example:
-
-    ```python
-    for slot in find_slots(keras.saving.serialize_keras_object(model)):
-        print(slot.path, slot.regularizer)
-    ```
+    The name and class of this outermost object are not part of the paths.
     """
     found: list[Slot] = []
     directed: dict[int, str] = {}
@@ -161,16 +132,16 @@ def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
         here = (*place.pointer, "config")
         for key, item in config.items():
             if isinstance(key, str) and key.endswith(SUFFIX) and len(key) > len(SUFFIX):
-                role = key.removesuffix(SUFFIX)
-                if not _is_regularizer(item) or not _has_weight(config, role):
+                if not is_slot(config, key):
                     continue
+                role = key.removesuffix(SUFFIX)
                 if role == "activity" and value["class_name"] in _WITHOUT_ACTIVITY and not item:
                     continue
                 slot = Slot(
                     path="/".join((*names, role)),
                     role=role,
                     layers=own,
-                    regularizer=_standard(item),
+                    regularizer=standard(item),
                     pointers=((*here, key),),
                     frozen=frozen and role != "activity",
                     ndim=known_ndim(value["class_name"], config, role) if is_own(value) else None,
@@ -263,12 +234,7 @@ def _carried_slots(
 def strip_carried(serialized: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a serialized model without what graphwd carries in it: Keras's own config alone.
 
-    Args:
-        serialized: A serialized model or layer.
-
-    Returns:
-        The serialized model with every carrying layer under its own class again; the argument
-        itself (not a copy) when it carries nothing.
+    Every carrying layer is under its own class again; what carries nothing is returned as it is.
     """
     places: list[Pointer] = []
     stack: list[tuple[Any, Pointer]] = [(serialized, ())]
@@ -319,6 +285,11 @@ def _merge_directions(slots: list[Slot], directed: Mapping[int, str]) -> list[Sl
     return [slot for index, slot in enumerate(slots) if index not in dropped]
 
 
+def is_slot(config: Mapping[Any, Any], key: str) -> bool:
+    """Whether a key `<role>_regularizer` of a layer's config governs a weight, set or not."""
+    return _is_regularizer(config.get(key)) and _has_weight(config, key.removesuffix(SUFFIX))
+
+
 def _is_regularizer(value: Any) -> bool:
     """Whether a value is one of the forms in which Keras saves a regularizer.
 
@@ -333,7 +304,7 @@ def _is_regularizer(value: Any) -> bool:
     )
 
 
-def _standard(value: Any) -> regularizers.Serialized | None:
+def standard(value: Any) -> regularizers.Serialized | None:
     """A custom layer's get_config may give Keras's identifier instead of a serialized object."""
     if isinstance(value, str):
         return {"class_name": value, "config": {}}
@@ -359,18 +330,11 @@ def _has_weight(config: Mapping[str, Any], role: str) -> bool:
 def set_regularizers(
     serialized: Mapping[str, Any], values: Mapping[Pointer, regularizers.Serialized | None]
 ) -> dict[str, Any]:
-    """Returns a copy of a serialized model with the given regularizers.
+    """Returns a serialized model with the given regularizers, by pointers; `None` takes one away.
 
     Only the containers on the way to an edit are copied; everything else is shared with the
     argument, which is left as it was. Where the layer is written in the legacy dialect
     (no `module`), the regularizer is, too.
-
-    Args:
-        serialized: A serialized model or layer.
-        values: Maps pointers (of slots) to serialized regularizers or `None`.
-
-    Returns:
-        The edited serialized model.
     """
     copies = _Copies(serialized)
     for pointer, value in values.items():

@@ -7,7 +7,7 @@ import reprlib
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 Mask: TypeAlias = dict[Any, Any]
 """What not to compare: a tree of keys whose leaves are `None`."""
@@ -34,14 +34,7 @@ MISSING = _Missing()
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One place where two values differ.
-
-    Attributes:
-        root: What the walk called the value that holds the place.
-        path: The keys and indices from there to the place.
-        original: The value on the original's side, or `MISSING`.
-        rewritten: The value on the other side, or `MISSING`.
-    """
+    """One place where two values differ, by its path from a root; a value may be `MISSING`."""
 
     root: Any
     path: tuple[Any, ...]
@@ -52,36 +45,17 @@ class Difference:
         return contrast(keys_text(self.path), self.original, self.rewritten)
 
 
-def mask_of(pointers: Iterable[tuple[Any, ...]]) -> Mask | None:
-    """Gathers pointers to what shall not be compared.
+class Label:
+    """A value as a label in a graph: equal to another one if their JSON would be."""
 
-    Args:
-        pointers: Tuples of the keys and indices that lead to each place.
+    __slots__ = ("value",)
+    __hash__ = None  # type: ignore[assignment] # what is compared strictly isn't looked up
 
-    Returns:
-        The tree of their keys, or `None` where there are none.
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
-    Raises:
-        ValueError: A pointer is empty, so that nothing at all would be compared.
-
-    Example:
-
-    >>> mask_of([("config", "name"), ("config", "seed")])
-    {'config': {'name': None, 'seed': None}}
-    """
-    mask: Mask = {}
-    for pointer in pointers:
-        if not pointer:
-            raise ValueError("A pointer to ignore is empty; give the keys that lead to a place.")
-        node: Mask = mask
-        for key in pointer[:-1]:
-            inner = node.setdefault(key, {})
-            if inner is None:
-                break
-            node = inner
-        else:
-            node[pointer[-1]] = None
-    return mask or None
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Label) and not differences(self.value, other.value)
 
 
 def differences(
@@ -99,19 +73,9 @@ def differences(
     same object, compare equal, or hold equal state. Of a list of plain values only the first
     difference is told. The walk doesn't recurse, whatever the depth.
 
-    Args:
-        original: A value: plain, or containers of values.
-        rewritten: What it is compared with.
-        root: What stands at the far end of every path; anything but a tuple.
-        mask: What not to compare, as `mask_of` gathers it.
-        visit: Called with each pair of dictionaries that have a `class_name` (but not with the
-            two values given): returns `None` to go on, `SKIP` to leave the pair out, or another
-            `(path, mask)` to go on with.
-
-    Returns:
-        The differences, in the order of the original's keys.
-
-    Example:
+    A visitor is called with each pair of dictionaries that have a `class_name`, but not with the
+    two values given: it returns `None` to go on, `SKIP` to leave the pair out, or another
+    `(path, mask)` to go on with. `root` stands at the far end of every path; it is no tuple.
 
     >>> [str(each) for each in differences({"strides": (2, 2)}, {"strides": [1, 1]})]
     ['strides is [2, 2] in the original and [1, 1] in the rewritten model']
@@ -140,9 +104,8 @@ def differences(
             if (id(one), id(other)) in seen:
                 continue
             seen[id(one), id(other)] = (one, other)
-        # Asking for the type itself first spares the abstract class's slower answer.
-        if kind is dict or (kind is not list and isinstance(one, Mapping)):
-            if type(other) is not dict and not isinstance(other, Mapping):
+        if is_mapping(one):
+            if not is_mapping(other):
                 differ(path, one, other)
                 continue
             if visit is not None and not first and "class_name" in one:
@@ -196,14 +159,9 @@ def differences(
                         continue
                 else:
                     plain = False
-                inner = None
-                if mask is not None and index in mask:
-                    inner = mask[index]
-                    if inner is None:
-                        continue
-                children.append((value, counterpart, (path, index), inner))
+                children.append((value, counterpart, (path, index), None))
             if plain and children:
-                if len(one) <= _WHOLE_LISTS and mask is None:
+                if len(one) <= _WHOLE_LISTS:
                     differ(path, one, other)
                 else:
                     differ(children[0][2], children[0][0], children[0][1])
@@ -222,6 +180,13 @@ def differences(
                 seen[id(one), id(other)] = (one, other)
                 stack.append((*states, path, None))
     return found
+
+
+def is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether a value is a dictionary of any kind."""
+    # Asking for the type itself first spares the abstract class's slower answer.
+    kind = type(value)
+    return kind is dict or (kind is not list and isinstance(value, Mapping))
 
 
 def _is_container(value: Any) -> bool:
@@ -331,14 +296,6 @@ _one_line = _OneLine()
 def show(value: Any) -> str:
     """Shows any value on one line, shortened.
 
-    Args:
-        value: Anything that may stand in a config.
-
-    Returns:
-        The text.
-
-    Example:
-
     >>> show({"units": 4, "name": "dense"})
     '{"name": "dense", "units": 4}'
     """
@@ -347,14 +304,6 @@ def show(value: Any) -> str:
 
 def keys_text(keys: Iterable[Any]) -> str:
     """Writes the way to a value as Python would.
-
-    Args:
-        keys: Keys and indices.
-
-    Returns:
-        For example `kernel_initializer.config.seed` or `strides[0]`.
-
-    Example:
 
     >>> keys_text(("cells", 0, "units"))
     'cells[0].units'
@@ -373,16 +322,6 @@ def keys_text(keys: Iterable[Any]) -> str:
 
 def contrast(what: str, original: Any, rewritten: Any) -> str:
     """Says that something is one thing in the original and another in the rewritten model.
-
-    Args:
-        what: What differs.
-        original: Its value in the original, or `MISSING`.
-        rewritten: Its value in the rewritten model, or `MISSING`.
-
-    Returns:
-        The sentence, without a full stop.
-
-    Example:
 
     >>> contrast("units", 3, 4)
     'units is 3 in the original and 4 in the rewritten model'

@@ -1,14 +1,13 @@
-"""Reads the layers of a serialized model, their calls, and the tensors between these."""
+"""Wiring: a serialized model read into a networkx graph of its calls and tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from graphwd.errors import ModelError
-from graphwd.graph.values import show
+from graphwd.graph.values import Label, is_mapping, show
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -17,10 +16,7 @@ Call: TypeAlias = tuple[str, int]
 """A node of the graph: a layer's name, and which of its calls."""
 
 Position: TypeAlias = tuple[Any, ...]
-"""Where an argument stands in a call, or a tensor in the model's inputs or outputs."""
-
-Edge: TypeAlias = tuple[Call, Call, Position, dict[str, Any]]
-"""The call that makes a tensor, the call that takes it, and where; its output, shape, dtype."""
+"""The key of an edge: where an argument stands in a call, or a tensor in a model's ends."""
 
 INPUTS: Call = ("inputs", -1)
 """The node that feeds the model's inputs, in their order."""
@@ -34,66 +30,33 @@ _ARGUMENTS = {"args": None, "kwargs": None}.keys()
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 
 
-Links: TypeAlias = dict[Call, dict[Position, tuple[Call, dict[str, Any]]]]
-"""For each call, by position, the call that makes the tensor it takes, and the edge."""
-
-
-@dataclass
+@dataclass(slots=True)
 class Level:
-    """One model, read; the models nested in it are not.
+    """One model, read; the models nested in it are not."""
 
-    Attributes:
-        title: How to call the model in a message.
-        kind: `functional`, `sequential` or `opaque`.
-        layers: The serialized layers, by name.
-        indices: Where each stands in the model's list of layers.
-        calls: How often each is called.
-        constants: The arguments of each call that are not tensors, by position.
-        offsets: From which number a layer's calls are counted, among call arguments and among
-            the model's inputs and outputs, where that isn't 0.
-        edges: The tensors.
-    """
-
-    title: str
+    title: str  # how to call it in a message
     kind: Literal["functional", "sequential", "opaque"]
-    layers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    indices: dict[str, int] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
+    layers: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # serialized, by name
+    calls: dict[str, int] = field(default_factory=dict)  # how often each layer is called
+    # The arguments of each call that are not tensors, by position.
     constants: dict[Call, dict[Position, Any]] = field(default_factory=dict)
+    # From which number a layer's calls are counted, among call arguments and among the model's
+    # inputs and outputs, where that isn't 0.
     offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
-    edges: list[Edge] = field(default_factory=list)
+    tensors: int = 0  # how many go from one call to another
 
-    def nodes(self) -> Iterable[Call]:
+    def nodes(self) -> Iterator[Call]:
         """Gives every call of every layer."""
         for name, count in self.calls.items():
             for number in range(count):
                 yield name, number
 
-    @cached_property
-    def graph(self) -> nx.MultiDiGraph[Call]:
-        """The graph of the calls; built when it is first needed."""
-        import networkx as nx  # takes longer than comparing most models, and is often not needed
 
-        graph: nx.MultiDiGraph[Call] = nx.MultiDiGraph()
-        if self.kind != "opaque":
-            graph.add_nodes_from((INPUTS, OUTPUTS))
-        graph.add_nodes_from(self.nodes())
-        add = graph.add_edge
-        for maker, taker, position, data in self.edges:
-            add(maker, taker, position, **data)
-        return graph
+_Edge: TypeAlias = tuple[Call, Call, Position, dict[str, Any]]
+"""The call that makes a tensor, the call that takes it, and where; its output, shape and dtype."""
 
-    def links(self) -> Links:
-        """Gathers what each call takes; the inputs node, what it gives."""
-        links: Links = {}
-        for maker, taker, position, data in self.graph.edges(keys=True, data=True):
-            if maker == INPUTS:
-                maker, taker = taker, maker
-            if taker in links:
-                links[taker][position] = (maker, data)
-            else:
-                links[taker] = {position: (maker, data)}
-        return links
+_Reference: TypeAlias = tuple[Call, Position, str, int, dict[str, Any]]
+"""A tensor as a config names it: taker, position, layer, the number of its call, the edge."""
 
 
 def too_deep() -> ModelError:
@@ -121,14 +84,14 @@ def name_of(entry: Mapping[str, Any]) -> str | None:
     name = entry.get("name")
     if not isinstance(name, str):
         config = entry.get("config")
-        name = config.get("name") if isinstance(config, Mapping) else None
+        name = config.get("name") if is_mapping(config) else None
     return name if isinstance(name, str) else None
 
 
 def model_kind(entry: Mapping[str, Any]) -> Literal["functional", "sequential", "opaque"]:
     """Tells by its config, not by its class, whether a serialized object is a graph of layers."""
     config = entry.get("config")
-    if not isinstance(config, Mapping):
+    if not is_mapping(config):
         return "opaque"
     layers = config.get("layers")
     if not isinstance(layers, (list, tuple)):
@@ -147,54 +110,53 @@ def model_kind(entry: Mapping[str, Any]) -> Literal["functional", "sequential", 
     return "sequential" if layers or entry.get("class_name") == "Sequential" else "opaque"
 
 
-def read(entry: Mapping[str, Any]) -> Level:
-    """Reads one serialized model, but not the models nested in it.
+def read(entry: Mapping[str, Any], graph: nx.MultiDiGraph[Call] | None = None) -> Level:
+    """Reads one serialized model, but not those nested in it, into a graph if one is given.
 
-    Args:
-        entry: A serialized object; what is neither functional nor sequential is one opaque call.
-
-    Returns:
-        Its `Level`.
-
-    Raises:
-        ModelError: The config is damaged: layers that lack a name or share one, or tensors of
-            layers and calls that aren't there.
-
-    Example:
+    There is a node for every call of a layer, `(layer name, number of the call)`: the calls of
+    a shared layer share its name. An edge goes from the call that makes a tensor to the call that
+    takes it; its key is the argument's position, such as `("args", 0, 1)`, its attribute `tensor`
+    says which output of the maker it is, and `recorded` its shape and dtype. Two more nodes,
+    `INPUTS` and `OUTPUTS`, hold the model's own inputs and outputs in their order. Both dialects
+    are read, Keras 3's and Keras 2's; without a graph they are checked, and networkx isn't needed.
 
     >>> read({"class_name": "Dense", "config": {"name": "dense"}}).calls
     {'dense': 1}
     """
     name = name_of(entry)
-    kind = model_kind(entry)
-    level = Level("the model" if name is None else f"model {show(name)}", kind)
-    if kind == "functional":
-        _FunctionalReader(level, entry["config"]).read()
-    elif kind == "sequential":
-        _read_sequential(level, entry["config"]["layers"])
+    title = "the model" if name is None else f"model {show(name)}"
+    level = Level(title, model_kind(entry))
+    edges: Iterable[_Edge] = ()
+    if level.kind == "functional":
+        functional = _FunctionalReader(level, entry["config"])
+        functional.read()
+        edges = functional.edges()
+    elif level.kind == "sequential":
+        level.layers.update((str(name_of(layer)), layer) for layer in entry["config"]["layers"])
+        level.calls.update(dict.fromkeys(level.layers, 1))
+        edges = _sequential_edges(level)
     else:
         own = name or str(entry.get("class_name", "model"))
         level.layers[own] = entry
         level.calls[own] = 1
+    if graph is not None:
+        graph.add_nodes_from((INPUTS, OUTPUTS) if level.kind != "opaque" else ())
+        graph.add_nodes_from(level.nodes())
+    for maker, taker, position, data in edges:
+        if graph is not None:
+            graph.add_edge(maker, taker, position, **data)
+        # A model's inputs and outputs have an edge each, but are no call of a layer.
+        level.tensors += maker[1] >= 0 <= taker[1]
     return level
 
 
-def _read_sequential(level: Level, layers: Iterable[Mapping[str, Any]]) -> None:
-    previous = INPUTS
+def _sequential_edges(level: Level) -> Iterator[_Edge]:
+    maker = INPUTS
     position: Position = ("inputs",)
-    for index, layer in enumerate(layers):
-        name = name_of(layer)
-        assert name is not None  # model_kind has looked
-        level.layers[name] = layer
-        level.calls[name] = 1
-        level.indices[name] = index
-        level.edges.append((previous, (name, 0), position, {"tensor": 0}))
-        previous, position = (name, 0), ("args", 0)
-    level.edges.append((previous, OUTPUTS, ("outputs",), {"tensor": 0}))
-
-
-_Reference: TypeAlias = tuple[Call, Position, str, int, dict[str, Any]]
-"""A tensor as a config names it: taker, position, layer, the number of its call, the edge."""
+    for call in level.nodes():
+        yield maker, call, position, {"tensor": 0}
+        maker, position = call, ("args", 0)
+    yield maker, OUTPUTS, ("outputs",), {"tensor": 0}
 
 
 class _FunctionalReader:
@@ -219,8 +181,6 @@ class _FunctionalReader:
         self._read_ends(INPUTS, "inputs", self.config["input_layers"])
         self._read_ends(OUTPUTS, "outputs", self.config["output_layers"])
         self._find_offsets()
-        self._resolve(self.inner, 0)
-        self._resolve(self.ends, 1)
 
     def _keep(self, call: Call, position: Position, value: Any) -> None:
         """Keeps an argument that is no tensor."""
@@ -240,7 +200,6 @@ class _FunctionalReader:
         if not isinstance(entry.get("inbound_nodes", []), (list, tuple, type(None))):
             raise ModelError(f'"inbound_nodes" of layer {show(name)} is no list; it is damaged.')
         level.layers[name] = entry
-        level.indices[name] = index
 
     def _read_arguments(self, call: Call, node: Any) -> None:
         if isinstance(node, dict) and node.keys() <= _ARGUMENTS:
@@ -260,7 +219,8 @@ class _FunctionalReader:
                 config = value.get("config")
                 history = config.get("keras_history") if isinstance(config, dict) else None
                 if config is not None and history is not None:
-                    data = {"shape": config.get("shape"), "dtype": config.get("dtype")}
+                    recorded = {"shape": config.get("shape"), "dtype": config.get("dtype")}
+                    data = {"recorded": Label(recorded)}
                     self._refer(self.inner, call, position, history, data)
                     continue
             if isinstance(value, (list, tuple)) and _is_plain(value):
@@ -389,22 +349,23 @@ class _FunctionalReader:
             if offsets != (0, 0):
                 level.offsets[name] = offsets
 
-    def _resolve(self, references: list[_Reference], which: int) -> None:
+    def edges(self) -> Iterator[_Edge]:
         """Makes edges of references: finds the call that each means."""
         level = self.level
-        for taker, position, layer, stated, data in references:
-            number = stated
-            if layer in level.offsets:
-                number -= level.offsets[layer][which]
-            if not 0 <= number < level.calls[layer]:
-                raise ModelError(
-                    f"{self._taker(taker)} takes a tensor of call {stated} of layer "
-                    f"{show(layer)}, which has no such call; the config is damaged."
-                )
-            if taker == INPUTS:
-                level.edges.append((INPUTS, (layer, number), position, data))
-            else:
-                level.edges.append(((layer, number), taker, position, data))
+        for which, references in enumerate((self.inner, self.ends)):
+            for taker, position, layer, stated, data in references:
+                number = stated
+                if layer in level.offsets:
+                    number -= level.offsets[layer][which]
+                if not 0 <= number < level.calls[layer]:
+                    raise ModelError(
+                        f"{self._taker(taker)} takes a tensor of call {stated} of layer "
+                        f"{show(layer)}, which has no such call; the config is damaged."
+                    )
+                if taker == INPUTS:
+                    yield INPUTS, (layer, number), position, data
+                else:
+                    yield (layer, number), taker, position, data
 
 
 def _is_plain(value: list[Any] | tuple[Any, ...]) -> bool:

@@ -63,7 +63,7 @@ def _prove(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
     planned = set_regularizers(before, edits)
     if not values.differences(planned, actual):
         return
-    comparison = compare(planned, actual, match="names", known=list(unit.slots))
+    comparison = compare(planned, actual, match="names")
     if not comparison.ok:
         raise EquivalenceError(
             f"The config of layer {unit.layer.name!r} does not say what the plan says "

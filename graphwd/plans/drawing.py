@@ -7,14 +7,15 @@ that flow into columns. Equal blocks in a row become one, drawn once, with a cou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graphwd.graph import comparison, wiring
-from graphwd.plans.edits import Edit as Decision
-from graphwd.plans.layout import HEIGHT, LEAD, WIDTH, lay_out, rows_of
-from graphwd.plans.repeats import common_name, spans
+from graphwd.errors import ModelError
+from graphwd.graph import wiring
+from graphwd.plans.edits import Edit
+from graphwd.plans.layout import HEIGHT, LEAD, WIDTH, Item, cut, lay_out, rows_of, spans
 from graphwd.policy import regularizers
 
 if TYPE_CHECKING:
@@ -25,51 +26,33 @@ _MERGE_ABOVE = 90  # chunks of one block
 _COLUMN = 400  # pixels: lower columns are harder to read on from
 _PANELS = 120  # before equal ones are folded
 _PIPS = 10
+_SHORTEST = 3  # letters that names must begin with for these to say something
+_NUMBER = re.compile(r"(\d+)")
 _TAIL_ROLES = ("gamma", "beta", "alpha", "activity")
 
-Mark = Callable[[Decision], str]
-"""Gives a decision's CSS classes: what its slot gets."""
+Mark = Callable[[Edit], str]
+"""Gives an edit's CSS classes: what its slot gets."""
 
 
 @dataclass
 class Box:
-    """A chunk, or several alike, as a rectangle.
+    """A chunk, or several alike, as a rectangle."""
 
-    Attributes:
-        x: Its left edge.
-        y: Its upper edge.
-        name: What stands in it: the first layer's name, `*` for numbers that differ.
-        kind: The class names, beneath.
-        times: How many chunks it stands for.
-        marks: CSS classes: what the chunk gets.
-        pips: The CSS classes of each slot.
-        lines: Lines of text about it.
-        slot: The number of its first slot among the plan's decisions, or `None`.
-        panel: The number of the panel that draws what is inside, or `None`.
-    """
-
-    x: float
-    y: float
-    name: str
-    kind: str
-    times: int
-    marks: str
-    pips: list[str]
-    lines: list[str]
-    slot: int | None
-    panel: int | None
+    name: str  # the first layer's, `*` for numbers that differ
+    kind: str  # the class names, beneath
+    times: int  # how many chunks it stands for
+    marks: str  # CSS classes: what the chunk gets
+    pips: list[str]  # the CSS classes of each slot
+    lines: list[str]  # of text about it
+    slot: int | None  # the number of its first slot among the plan's edits
+    panel: int | None  # the number of the panel that draws what is inside
+    x: float = 0
+    y: float = 0
 
 
 @dataclass
 class Picture:
-    """A few boxes and the lines between them.
-
-    Attributes:
-        width: In pixels.
-        height: In pixels.
-        boxes: The `Box`es.
-        lines: The `d` attributes of SVG paths.
-    """
+    """A few boxes and the lines between them, which are the `d` attributes of SVG paths."""
 
     width: float
     height: float
@@ -79,12 +62,7 @@ class Picture:
 
 @dataclass
 class Repeat:
-    """Pictures that stand for several equal sequences of blocks.
-
-    Attributes:
-        times: How many.
-        pictures: The `Picture`s of one of them.
-    """
+    """Pictures that stand for several equal sequences of blocks."""
 
     times: int
     pictures: list[Picture]
@@ -92,17 +70,9 @@ class Repeat:
 
 @dataclass
 class Panel:
-    """One model of the graph: the outer one, or those nested in it that look the same.
+    """One model of the graph: the outer one, or those nested in it that look the same."""
 
-    Attributes:
-        path: Its path; empty for the outer one. With `*` for what differs where it stands for
-            several.
-        layers: The number of its layers.
-        repeats: Its drawing.
-        times: How many nested models it stands for.
-    """
-
-    path: str
+    path: str  # empty for the outer one, with `*` for what differs where it stands for several
     layers: int
     repeats: list[Repeat]
     times: int = 1
@@ -127,80 +97,61 @@ class Panel:
 
 @dataclass
 class _Layer:
-    """A call of a layer.
-
-    Attributes:
-        name: The layer's name.
-        kind: Its class name.
-        decisions: Numbers and `Decision`s of the slots within it.
-        inner: The graph of a nested model, or `None`.
-        path: Its path.
-    """
+    """A call of a layer: what its slots get, and, of a model, what is nested in it."""
 
     name: str
     kind: str
-    decisions: list[tuple[int, Decision]]
-    inner: nx.MultiDiGraph[Any] | None = None
-    path: str = ""
+    path: str
+    edits: list[tuple[int, Edit]]
+    inner: Mapping[str, Any] | None = None
 
     @property
     def is_head(self) -> bool:
         """Whether it begins a chunk."""
-        return self.inner is not None or any(
-            decision.slot.role not in _TAIL_ROLES for _, decision in self.decisions
-        )
+        return self.inner is not None or any(edit.role not in _TAIL_ROLES for _, edit in self.edits)
 
 
-@dataclass
-class _Chunk:
-    layers: list[_Layer] = field(default_factory=list)
+def draw(serialized: Mapping[str, Any], edits: Sequence[Edit], mark: Mark) -> list[Panel]:
+    """Draws a model: a panel for it and for each model nested in it, outer ones first.
 
-
-_Item = tuple[list[int], int | None, int | None]  # chunks; the cut above and the one below
-
-
-def draw(serialized: Mapping[str, Any], decisions: Sequence[Decision], mark: Mark) -> list[Panel]:
-    """Draws a model.
-
-    Args:
-        serialized: The serialized model.
-        decisions: A `Decision` for every slot.
-        mark: Gives a decision's CSS classes.
-
-    Returns:
-        A `Panel` for the model and for each model nested in it, outer ones first. A model whose
-        config tells no graph has its layers without lines.
-
-    Raises:
-        ModelError: when the config is damaged.
+    A model whose config tells no graph has its layers without lines.
     """
-    within: dict[str, list[tuple[int, Decision]]] = {}
-    for number, decision in enumerate(decisions):
-        path = decision.slot.path
+    import networkx as nx  # takes longer than planning most models
+
+    within: dict[str, list[tuple[int, Edit]]] = {}
+    for number, edit in enumerate(edits):
+        path = edit.path
         for place, letter in enumerate(path):
             if letter == "/":
-                within.setdefault(path[:place], []).append((number, decision))
-    if wiring.model_kind(wiring.as_object(serialized)) == "opaque":
+                within.setdefault(path[:place], []).append((number, edit))
+    outermost = wiring.as_object(serialized)
+    if wiring.model_kind(outermost) == "opaque":
         return [_plain_panel(within, mark)]
     panels: list[Panel] = []
-    pending = [("", comparison.build(serialized))]
+    pending = [("", outermost)]
     while pending and len(panels) < _PANELS:
-        path, level = pending.pop(0)
+        path, model = pending.pop(0)
+        if path.count("/") > wiring.DEEPEST_LAYER:
+            raise wiring.too_deep()
+        graph: nx.MultiDiGraph[wiring.Call] = nx.MultiDiGraph()
+        level = wiring.read(model, graph)
+        if not nx.is_directed_acyclic_graph(graph):
+            raise ModelError(f"The layers of {level.title} form a loop; the config is damaged.")
         known = len(panels) + 1 + len(pending)
         numbers: dict[str, int] = {}
         layers = {}
-        for node, data in level.nodes(data=True):
-            if node in (wiring.INPUTS, wiring.OUTPUTS):
-                continue
-            name = str(data["layer"])
+        for name, entry in level.layers.items():
             own = f"{path}/{name}" if path else name
-            inner = data["model"]
-            layers[node] = _Layer(name, str(data["class_name"]), within.get(own, []), inner, own)
-            if inner is not None and own not in numbers and known + len(numbers) < _PANELS:
+            inner = entry if wiring.model_kind(entry) != "opaque" else None
+            kind = str(entry.get("class_name"))
+            layers[name] = _Layer(name, kind, own, within.get(own, []), inner)
+            if inner is not None and known + len(numbers) < _PANELS:
                 numbers[own] = known + len(numbers)
                 pending.append((own, inner))
-        repeats = _draw_level(level, layers, mark, numbers)
-        panels.append(Panel(path, len({layer.path for layer in layers.values()}), repeats))
+        graph.remove_nodes_from((wiring.INPUTS, wiring.OUTPUTS))
+        chunks = _chunks(graph, layers)
+        repeats = _Drawer(chunks, mark, numbers).repeats(cut(chunks))
+        panels.append(Panel(path, len(layers), repeats))
     return _folded(panels)
 
 
@@ -255,209 +206,160 @@ def _appearance(panel: Panel, kind_of: Mapping[int, int]) -> Hashable:
     )
 
 
-def _plain_panel(within: Mapping[str, list[tuple[int, Decision]]], mark: Mark) -> Panel:
+def _plain_panel(within: Mapping[str, list[tuple[int, Edit]]], mark: Mark) -> Panel:
     """A model whose config tells no graph: its outer layers, without lines."""
-    chunks = [
-        _Chunk([_Layer(path, found[0][1].slot.layers[0], found, None, path)])
-        for path, found in within.items()
-        if "/" not in path
-    ]
-    items: list[_Item] = [([number], None, None) for number in range(len(chunks))]
-    edges: dict[int, set[int]] = {number: set() for number in range(len(chunks))}
-    return Panel("", len(chunks), _fold(items, chunks, edges, mark, {}))
-
-
-def _draw_level(
-    level: nx.MultiDiGraph[Any],
-    layers: Mapping[Any, _Layer],
-    mark: Mark,
-    panels: Mapping[str, int],
-) -> list[Repeat]:
     import networkx as nx
 
-    simple: nx.DiGraph[Any] = nx.DiGraph()
-    simple.add_nodes_from(layers)
-    simple.add_edges_from((a, b) for a, b in level.edges() if a in layers and b in layers)
-    position = {node: number for number, node in enumerate(layers)}
-    chunks: list[_Chunk] = []
-    chunk_of: dict[Any, int] = {}
-    for node in nx.lexicographical_topological_sort(simple, key=position.__getitem__):
-        before = list(simple.predecessors(node))
+    chunks: nx.DiGraph[int] = nx.DiGraph()
+    for path, found in within.items():
+        if "/" not in path:
+            layer = _Layer(path, found[0][1].slot.layers[0], path, found)
+            chunks.add_node(len(chunks), layers=[layer])
+    items = [Item([number]) for number in chunks]
+    return Panel("", len(chunks), _Drawer(chunks, mark, {}).repeats(items))
+
+
+def _chunks(graph: nx.MultiDiGraph[wiring.Call], layers: Mapping[str, _Layer]) -> nx.DiGraph[int]:
+    """Makes a graph of chunks, numbered in topological order, of a graph of calls."""
+    import networkx as nx
+
+    chunks: nx.DiGraph[int] = nx.DiGraph()
+    chunk_of: dict[wiring.Call, int] = {}
+    position = {call: number for number, call in enumerate(graph)}
+    for call in nx.lexicographical_topological_sort(graph, key=position.__getitem__):
+        layer, before = layers[call[0]], list(graph.predecessors(call))
         if (
             len(before) == 1
-            and simple.out_degree(before[0]) == 1
-            and not layers[node].is_head
-            and layers[before[0]].inner is None
+            and len(graph[before[0]]) == 1
+            and not layer.is_head
+            and layers[before[0][0]].inner is None
         ):
-            chunk_of[node] = chunk_of[before[0]]
+            chunk_of[call] = chunk_of[before[0]]
+            chunks.nodes[chunk_of[call]]["layers"].append(layer)
         else:
-            chunk_of[node] = len(chunks)
-            chunks.append(_Chunk())
-        chunks[chunk_of[node]].layers.append(layers[node])
-    edges: dict[int, set[int]] = {number: set() for number in range(len(chunks))}
-    for a, b in simple.edges():
-        if chunk_of[a] != chunk_of[b]:
-            edges[chunk_of[a]].add(chunk_of[b])
-    return _fold(_cut(edges), chunks, edges, mark, panels)
+            chunk_of[call] = len(chunks)
+            chunks.add_node(len(chunks), layers=[layer])
+            chunks.add_edges_from((chunk_of[maker], chunk_of[call]) for maker in before)
+    return chunks
 
 
-def _cut(edges: Mapping[int, set[int]]) -> list[_Item]:
-    """Cuts a graph, numbered in topological order, where no line passes by a chunk."""
-    roots = set(edges) - {taker for takers in edges.values() for taker in takers}
-    reach = max(roots) + 1 if len(roots) > 1 else -1
-    items: list[_Item] = []
-    inside: list[int] = []
-    above: int | None = None
-    for number in sorted(edges):
-        if reach <= number:
-            if inside:
-                items.append((inside, above, number))
-            items.append(([number], None, None))
-            inside, above = [], number
-        else:
-            inside.append(number)
-        reach = max(reach, *edges[number], -1)
-    if inside:
-        items.append((inside, above, None))
-    return items
+class _Drawer:
+    """Draws the chunks of one model."""
 
+    def __init__(self, chunks: nx.DiGraph[int], mark: Mark, panels: Mapping[str, int]) -> None:
+        self.chunks = chunks
+        self.layers: dict[int, list[_Layer]] = {
+            n: data["layers"] for n, data in chunks.nodes.items()
+        }
+        self.mark = mark
+        self.panels = panels
 
-def _fold(
-    items: Sequence[_Item],
-    chunks: Sequence[_Chunk],
-    edges: Mapping[int, set[int]],
-    mark: Mark,
-    panels: Mapping[str, int],
-) -> list[Repeat]:
-    """Draws items, equal sequences of them once."""
-    signatures = [_signature(item, chunks, edges, mark) for item in items]
-    known: dict[Hashable, int] = {}
-    keys = [known.setdefault(signature, len(known)) for signature in signatures]
-    found = spans(keys) if len(chunks) > _FOLD_ABOVE else [(0, len(items), 1)]
-    repeats = []
-    for start, period, times in found:
-        pictures = []
-        for offset in range(period):
-            alike = [items[start + offset + period * turn] for turn in range(times)]
-            last = start + offset + period * (times - 1) == len(items) - 1
-            pictures.append(_picture(alike, chunks, edges, mark, panels, last))
-        repeats.append(Repeat(times, pictures))
-    return repeats
+    def repeats(self, items: Sequence[Item]) -> list[Repeat]:
+        """Draws items, equal sequences of them once."""
+        known: dict[Hashable, int] = {}
+        keys = [known.setdefault(self._signature(item), len(known)) for item in items]
+        found = spans(keys) if len(self.chunks) > _FOLD_ABOVE else [(0, len(items), 1)]
+        repeats = []
+        for start, period, times in found:
+            pictures = []
+            for offset in range(period):
+                alike = [items[start + offset + period * turn] for turn in range(times)]
+                last = start + offset + period * (times - 1) == len(items) - 1
+                pictures.append(self._picture(alike, last))
+            repeats.append(Repeat(times, pictures))
+        return repeats
 
-
-def _signature(
-    item: _Item, chunks: Sequence[_Chunk], edges: Mapping[int, set[int]], mark: Mark
-) -> Hashable:
-    """Equal for items that look the same but for names and sizes."""
-    numbers, above, below = item
-    local = {number: place for place, number in enumerate(numbers)}
-    if above is not None:
-        local[above] = -1
-    if below is not None:
-        local[below] = -2
-    return (
-        tuple(_looks(chunks[number], mark) for number in numbers),
-        tuple(
-            (local[a], place)
-            for a in local
-            for place in sorted(local[b] for b in edges[a] if b in local)
-        ),
-    )
-
-
-def _looks(chunk: _Chunk, mark: Mark) -> Hashable:
-    """Equal for chunks that look the same; layers without weights behind the first don't count."""
-    return tuple(
-        (layer.kind, tuple((d.slot.role, mark(d)) for _, d in layer.decisions))
-        for place, layer in enumerate(chunk.layers)
-        if layer.decisions or not place
-    )
-
-
-def _picture(
-    alike: Sequence[_Item],
-    chunks: Sequence[_Chunk],
-    edges: Mapping[int, set[int]],
-    mark: Mark,
-    panels: Mapping[str, int],
-    last: bool,
-) -> Picture:
-    """Draws one item, which stands for all that are alike."""
-    numbers, above, below = alike[0]
-    if len(numbers) == 1 and above is None and below is None:
-        box = _box([chunks[item[0][0]] for item in alike], mark, panels)
-        box.times = 1  # the count stands beside the whole repeat
-        height = HEIGHT + (LEAD if edges[numbers[0]] and not last else 0)
-        lines = [] if height == HEIGHT else [f"M{WIDTH / 2:g} {HEIGHT}V{height}"]
-        return Picture(WIDTH, height, [box], lines)
-    members = {
-        number: [chunks[item[0][place]] for item in alike] for place, number in enumerate(numbers)
-    }
-    links = {
-        (a, b)
-        for a in (*([] if above is None else [above]), *numbers)
-        for b in edges[a]
-        if b in members or b == below
-    }
-    standing = dict.fromkeys(numbers, 1)
-    if len(numbers) > _MERGE_ABOVE:
-        links, members, standing = _joined(links, members, mark)
-    layout = lay_out(links, members, above, below)
-    boxes = []
-    for number, (x, y) in layout.places.items():
-        box = _box(members[number], mark, panels)
-        box.x, box.y, box.times = x, y, standing[number]
-        boxes.append(box)
-    return Picture(layout.width, layout.height, boxes, layout.lines)
-
-
-def _joined(
-    links: set[tuple[int, int]], members: Mapping[int, list[_Chunk]], mark: Mark
-) -> tuple[set[tuple[int, int]], dict[int, list[_Chunk]], dict[int, int]]:
-    """Makes one of all chunks of a row that look the same."""
-    rows = rows_of(links, members)
-    first: dict[Hashable, int] = {}
-    target: dict[int, int] = {}
-    for number, chunks in members.items():
-        key = (rows[number], _looks(chunks[0], mark))
-        target[number] = first.setdefault(key, number)
-    merged: dict[int, list[_Chunk]] = {}
-    standing: dict[int, int] = {}
-    for number, chunks in members.items():
-        merged.setdefault(target[number], []).extend(chunks)
-        standing[target[number]] = standing.get(target[number], 0) + 1
-    return {(target.get(a, a), target.get(b, b)) for a, b in links}, merged, standing
-
-
-def _box(chunks: Sequence[_Chunk], mark: Mark, panels: Mapping[str, int]) -> Box:
-    """The box of a chunk, which stands for all that look the same."""
-    first = chunks[0]
-    found = [pair for layer in first.layers for pair in layer.decisions]
-    kinds = list(dict.fromkeys(layer.kind for layer in first.layers))
-    lines = [", ".join(layer.name for layer in first.layers)]
-    if len(chunks) > 1:
-        lines.append(
-            f"and {len(chunks) - 1} more like it: " + _some([c.layers[0].name for c in chunks[1:]])
+    def _signature(self, item: Item) -> Hashable:
+        """Equal for items that look the same but for names and sizes."""
+        local = {number: place for place, number in enumerate(item.chunks)}
+        if item.above is not None:
+            local[item.above] = -1
+        if item.below is not None:
+            local[item.below] = -2
+        return (
+            tuple(self._looks(number) for number in item.chunks),
+            tuple(
+                (local[a], place)
+                for a in local
+                for place in sorted(local[b] for b in self.chunks[a] if b in local)
+            ),
         )
-    lines += [_about(decision) for _, decision in found[:_PIPS]]
-    if len(found) > _PIPS:
-        lines.append(f"and {len(found) - _PIPS} more slots")
-    head = first.layers[0]
-    return Box(
-        x=0,
-        y=0,
-        name=common_name([chunk.layers[0].name for chunk in chunks]),
-        kind=" + ".join(kinds),
-        times=len(chunks),
-        marks=_main(found, mark),
-        pips=[mark(decision) for _, decision in found],
-        lines=lines,
-        slot=found[0][0] if found else None,
-        panel=panels.get(head.path) if head.inner is not None else None,
-    )
+
+    def _looks(self, number: int) -> Hashable:
+        """Equal for chunks that look the same; what is weightless behind the first isn't seen."""
+        return tuple(
+            (layer.kind, tuple((d.role, self.mark(d)) for _, d in layer.edits))
+            for place, layer in enumerate(self.layers[number])
+            if layer.edits or not place
+        )
+
+    def _picture(self, alike: Sequence[Item], last: bool) -> Picture:
+        """Draws one item, which stands for all that are alike."""
+        first = alike[0]
+        if first.is_single:
+            (number,) = first.chunks
+            box = self._box([item.chunks[0] for item in alike])
+            box.times = 1  # the count stands beside the whole repeat
+            height = HEIGHT + (LEAD if self.chunks[number] and not last else 0)
+            lines = [] if height == HEIGHT else [f"M{WIDTH / 2:g} {HEIGHT}V{height}"]
+            return Picture(WIDTH, height, [box], lines)
+        block = first.block(self.chunks)
+        members = {
+            number: [item.chunks[place] for item in alike]
+            for place, number in enumerate(first.chunks)
+        }
+        standing = dict.fromkeys(members, 1)
+        if len(members) > _MERGE_ABOVE:
+            block, members, standing = self._joined(block, members)
+        layout = lay_out(block, members, first.above, first.below)
+        boxes = []
+        for number, (x, y) in layout.places.items():
+            box = self._box(members[number])
+            box.x, box.y, box.times = x, y, standing[number]
+            boxes.append(box)
+        return Picture(layout.width, layout.height, boxes, layout.lines)
+
+    def _joined(
+        self, block: nx.DiGraph[int], members: Mapping[int, list[int]]
+    ) -> tuple[nx.DiGraph[int], dict[int, list[int]], dict[int, int]]:
+        """Makes one of all chunks of a row that look the same."""
+        import networkx as nx
+
+        rows = rows_of(block, members)
+        first: dict[Hashable, int] = {}
+        target = {n: first.setdefault((rows[n], self._looks(n)), n) for n in members}
+        merged: dict[int, list[int]] = {}
+        standing: dict[int, int] = {}
+        for number, chunks in members.items():
+            merged.setdefault(target[number], []).extend(chunks)
+            standing[target[number]] = standing.get(target[number], 0) + 1
+        return nx.relabel_nodes(block, target), merged, standing
+
+    def _box(self, numbers: Iterable[int]) -> Box:
+        """The box of a chunk, which stands for all that look the same."""
+        chunks = [self.layers[number] for number in numbers]
+        first = chunks[0]
+        found = [pair for layer in first for pair in layer.edits]
+        lines = [", ".join(layer.name for layer in first)]
+        names = [chunk[0].name for chunk in chunks]
+        if len(chunks) > 1:
+            lines.append(f"and {len(chunks) - 1} more like it: {_some(names[1:])}")
+        lines += [_about(edit) for _, edit in found[:_PIPS]]
+        if len(found) > _PIPS:
+            lines.append(f"and {len(found) - _PIPS} more slots")
+        return Box(
+            name=common_name(names),
+            kind=" + ".join(dict.fromkeys(layer.kind for layer in first)),
+            times=len(chunks),
+            marks=_main(found, self.mark),
+            pips=[self.mark(edit) for _, edit in found],
+            lines=lines,
+            slot=found[0][0] if found else None,
+            panel=self.panels.get(first[0].path) if first[0].inner is not None else None,
+        )
 
 
-def _main(found: Sequence[tuple[int, Decision]], mark: Mark) -> str:
+def _main(found: Sequence[tuple[int, Edit]], mark: Mark) -> str:
     """What a chunk gets: what its first penalised slot gets, or else its first edited one."""
     for chosen in (
         [d for _, d in found if d.after is not None and d.slot.role not in _TAIL_ROLES],
@@ -470,12 +372,27 @@ def _main(found: Sequence[tuple[int, Decision]], mark: Mark) -> str:
     return "nothing" if found else "weightless"
 
 
-def _about(decision: Decision) -> str:
-    now, after = map(regularizers.describe, (decision.slot.regularizer, decision.after))
+def _about(edit: Edit) -> str:
+    now, after = map(regularizers.describe, (edit.before, edit.after))
     words = [now if now == after else f"{now} \N{RIGHTWARDS ARROW} {after}"]
-    words += [w for w in ("dormant", "carried", "unreached") if getattr(decision, w)]
-    return f"{decision.slot.path}: {', '.join(words)}"
+    words += [w for w in ("dormant", "carried", "unreached") if getattr(edit, w)]
+    return f"{edit.path}: {', '.join(words)}"
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+
+
+def common_name(names: Sequence[str]) -> str:
+    """One name for several layers, such as `conv_*_bn`, with `*` for what differs."""
+    pieces = [_NUMBER.split(name) for name in names]
+    if len({len(piece) for piece in pieces}) == 1:
+        texts = [set(column) for column in zip(*pieces, strict=True)]
+        if all(len(text) == 1 for text in texts[::2]):
+            return "".join(text.pop() if len(text) == 1 else "*" for text in texts)
+    shortest = min(names, key=len)
+    for end in range(len(shortest), _SHORTEST - 1, -1):
+        if all(name.startswith(shortest[:end]) for name in names):
+            return shortest[:end] + ("" if end == len(shortest) == max(map(len, names)) else "*")
+    # Of names with nothing in common a `*` would say nothing: the first one stands for all.
+    return f"{names[0]}, \N{HORIZONTAL ELLIPSIS}"

@@ -1,4 +1,4 @@
-"""Layouts: places for the boxes of one block, row by row, and ways for the lines between them."""
+"""Layouts: where a graph is cut, what repeats itself, and where boxes and lines stand."""
 
 from __future__ import annotations
 
@@ -18,18 +18,37 @@ LEAD = 18
 
 _GAP, _ROW, _DUMMY = 16, 30, 10
 _DUMMIES = 20_000
+_PERIOD = 60  # of repeats
+
+
+@dataclass(frozen=True)
+class Item:
+    """The chunks between two cuts, and those above and below, to which lines lead."""
+
+    chunks: list[int]
+    above: int | None = None
+    below: int | None = None
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one chunk alone, with nothing beside it."""
+        return len(self.chunks) == 1 and self.above is None and self.below is None
+
+    def block(self, graph: nx.DiGraph[int]) -> nx.DiGraph[int]:
+        """The part of a graph that it is, with the lines from above and to below."""
+        import networkx as nx
+
+        inside = {*self.chunks, self.below}
+        block: nx.DiGraph[int] = nx.DiGraph()
+        block.add_nodes_from(self.chunks)
+        for a in self.chunks if self.above is None else (self.above, *self.chunks):
+            block.add_edges_from((a, b) for b in graph[a] if b in inside)
+        return block
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything in a block is.
-
-    Attributes:
-        width: In pixels.
-        height: In pixels.
-        places: Maps boxes to their left and upper edges.
-        lines: The `d` attributes of SVG paths.
-    """
+    """Where everything in a block is: boxes' left and upper edges, lines as `d` of SVG paths."""
 
     width: float
     height: float
@@ -37,21 +56,67 @@ class Layout:
     lines: list[str]
 
 
-def lay_out(
-    links: set[tuple[int, int]], members: Iterable[int], above: int | None, below: int | None
-) -> Layout:
-    """Lays a block out in rows: lines that pass rows get places there, and few lines cross.
+def cut(graph: nx.DiGraph[int]) -> list[Item]:
+    """Cuts a graph, numbered in topological order, where no line passes by a node."""
+    roots = [number for number, lines in graph.in_degree() if not lines]
+    reach = max(roots) + 1 if len(roots) > 1 else -1
+    items: list[Item] = []
+    inside: list[int] = []
+    above: int | None = None
+    for number in sorted(graph):
+        if reach <= number:
+            if inside:
+                items.append(Item(inside, above, number))
+            items.append(Item([number]))
+            inside, above = [], number
+        else:
+            inside.append(number)
+        reach = max(reach, *graph[number], -1)
+    if inside:
+        items.append(Item(inside, above))
+    return items
 
-    Args:
-        links: Pairs of boxes with a line from the first to the second.
-        members: The boxes of the block.
-        above: What is above the block, for lines that come in, or `None`.
-        below: What is below it, for lines that go out, or `None`.
 
-    Returns:
-        A `Layout`.
+def spans(keys: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Splits a sequence into repeats: where each starts, its length, and how often it stands.
+
+    Short sequences are found first, so that a stage of equal blocks is folded block by block.
     """
-    row_of: dict[Hashable, int] = dict(rows_of(links, members).items())
+    gaps = [(0, len(keys))]
+    found: list[tuple[int, int, int]] = []
+    for period in range(1, min(_PERIOD, len(keys) // 2) + 1):
+        left = []
+        for low, high in gaps:
+            start = low
+            while start + 2 * period <= high:
+                end = start
+                while end + period < high and keys[end] == keys[end + period]:
+                    end += 1
+                times = (end - start) // period + 1
+                if (times - 1) * period < 2:
+                    start = end + 1
+                    continue
+                found.append((start, period, times))
+                left.append((low, start))
+                low = start = start + period * times
+            left.append((low, high))
+        gaps = left
+    split: list[tuple[int, int, int]] = []
+    place = 0
+    for start, period, times in [*sorted(found), (len(keys), 0, 0)]:
+        if place < start:
+            split.append((place, start - place, 1))
+        if times:
+            split.append((start, period, times))
+        place = start + period * times
+    return split
+
+
+def lay_out(
+    block: nx.DiGraph[int], members: Iterable[int], above: int | None, below: int | None
+) -> Layout:
+    """Lays a block out in rows: lines that pass rows get places there, and few lines cross."""
+    row_of: dict[Hashable, int] = dict(rows_of(block, members).items())
     height = max(row_of.values()) + 1
     rows: list[list[Hashable]] = [[] for _ in range(height)]
     for number, row in row_of.items():
@@ -60,9 +125,9 @@ def lay_out(
         row_of[above] = -1
     if below is not None:
         row_of[below] = height
-    length = sum(row_of[b] - row_of[a] for a, b in links)
+    length = sum(row_of[b] - row_of[a] for a, b in block.edges)
     chains: list[list[Hashable]] = []
-    for a, b in sorted(links):
+    for a, b in sorted(block.edges):
         chain: list[Hashable] = [a]
         if length <= _DUMMIES:
             for row in range(row_of[a] + 1, row_of[b]):
@@ -75,26 +140,12 @@ def lay_out(
     return _place(rows, chains, above, below)
 
 
-def rows_of(links: Iterable[tuple[int, int]], members: Iterable[int]) -> dict[int, int]:
-    """The row of each box: the length of the longest way to it within the block.
-
-    Args:
-        links: Pairs of boxes with a line from the first to the second.
-        members: The boxes of the block.
-
-    Returns:
-        Maps boxes to numbers.
-    """
+def rows_of(block: nx.DiGraph[int], members: Iterable[int]) -> dict[int, int]:
+    """The row of each member: the length of the longest way to it within the block."""
     import networkx as nx
 
-    inner: nx.DiGraph[int] = nx.DiGraph()
-    inner.add_nodes_from(members)
-    inner.add_edges_from((a, b) for a, b in links if a in inner and b in inner)
-    return {
-        number: row
-        for row, generation in enumerate(nx.topological_generations(inner))
-        for number in generation
-    }
+    generations = nx.topological_generations(block.subgraph(members))
+    return {number: row for row, numbers in enumerate(generations) for number in numbers}
 
 
 def _order(rows: list[list[Hashable]], chains: Sequence[Sequence[Hashable]]) -> None:

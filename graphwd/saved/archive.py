@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from graphwd.errors import ArchiveError, EquivalenceError, PolicyError
-from graphwd.graph.equivalence import Report, compare, instead
+from graphwd.graph.entries import instead
+from graphwd.graph.equivalence import Report, compare
 from graphwd.graph.slots import Pointer, Slot, find_slots, set_regularizers, strip_carried
 from graphwd.plans.decays import from_config
 from graphwd.plans.plan import Edit, Plan, Value, make_plan

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphwd.errors import ModelError
 from graphwd.graph.slots import find_slots
-from graphwd.plans import drawing, repeats
+from graphwd.plans import drawing, layout
 from graphwd.plans.edits import Edit
 from tests.support import strategies
 
@@ -151,13 +152,13 @@ def test_what_looks_different_does_not_fold():
     ],
 )
 def test_spans(keys, expected):
-    assert repeats.spans(keys) == expected
+    assert layout.spans(keys) == expected
 
 
 @given(st.lists(st.integers(0, 2), max_size=60))
 def test_spans_cover_a_sequence_and_repeat_what_they_say(keys):
     place = 0
-    for start, period, times in repeats.spans(keys):
+    for start, period, times in layout.spans(keys):
         assert start == place
         first = keys[start : start + period]
         assert keys[start : start + period * times] == first * times
@@ -225,6 +226,12 @@ def test_nested_models_that_look_the_same_are_one_panel():
         ("block_*", 5),
         ("block_5", 1),
     ]
+
+
+def test_a_loop_is_told():
+    looped = functional([layer("a", ["b"], "Add"), layer("b", ["a"], "Add")])
+    with pytest.raises(ModelError, match='model "model" form a loop'):
+        draw(looped)
 
 
 def test_a_model_without_a_graph_is_its_layers():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keras import layers, regularizers
 
 import graphwd
-from graphwd.graph.ranks import known_ndim
+from graphwd.graph.roles import known_ndim
 from graphwd.graph.slots import Slot
 from graphwd.live import survey
 from graphwd.plans import page

@@ -17,7 +17,7 @@ from keras import layers, regularizers
 
 import graphwd
 from graphwd.plans import page
-from graphwd.plans.repeats import common_name
+from graphwd.plans.drawing import common_name
 from tests.support.browser import BROWSER, browse, make_picture, screenshot
 from tests.support.composite import Composite
 from tests.support.sample_models import sample_models
