@@ -162,3 +162,12 @@ def test_every_module_imports_on_its_own():
         if path.stem != "__main__":
             parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
             importlib.import_module(".".join(part for part in parts if part != "__init__"))
+
+
+@pytest.mark.parametrize(
+    "room", sorted({path.parent for path in FILES}), ids=lambda room: str(room.relative_to(ROOT))
+)
+def test_a_room_has_at_most_eight_files_of_400_lines(room):
+    files = [path for path in room.glob("*.py") if path.stem != "__init__"]
+    assert len(files) <= 8
+    assert not [path.name for path in files if len(path.read_text().splitlines()) > 400]
