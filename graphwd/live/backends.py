@@ -374,3 +374,21 @@ def compiled(
 
         return eager
     return lambda: keras.ops.convert_to_numpy(function(variables))
+
+
+def update_each(update: Callable[[Any, Any], None], pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Calls a function in a training step for pairs of a variable to be changed and another one."""
+    if keras.backend.backend() != "tensorflow":
+        for variable, other in pairs:
+            update(variable, other)
+        return
+    import tensorflow as tf
+
+    def everywhere(strategy: Any) -> None:
+        for variable, other in pairs:
+            strategy.extended.update(variable.value, update, args=(other.value,), group=False)
+
+    if tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context():
+        tf.distribute.get_replica_context().merge_call(everywhere)
+    else:
+        everywhere(tf.distribute.get_strategy())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
 from graphwd.errors import GraphwdError, PolicyError
-from graphwd.live import _keras, walk
+from graphwd.live import _keras, backends, walk
+from graphwd.live.carrying import starts
 from graphwd.live.penalties import decided
 from graphwd.plans.plan import Edit
 from graphwd.policy import regularizers
@@ -17,6 +18,16 @@ from graphwd.training import optimizers
 from graphwd.training.patterns import Place, patterns
 
 _COEFFICIENTS = ("weight_decay", "adam_weight_decay")  # the second is Muon's, for what it leaves
+
+
+class _Strength(NamedTuple):
+    """A coefficient of an optimizer's, and whether what it decays goes to its start or to 0."""
+
+    decay: float = 0.0
+    towards_start: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.decay:.6g}" + (" towards the start" if self.towards_start else "")
 
 
 def decouple(model: Any, policy: Any, optimizer: Any) -> Any:
@@ -32,6 +43,10 @@ def decouple(model: Any, policy: Any, optimizer: Any) -> Any:
     `weight_decay`. Otherwise it is a `keras.optimizers.MultiOptimizer` of copies of it, one for
     each strength, which finds its weights by the ends of their paths. A saved file has all of it,
     and loads with Keras alone.
+
+    **Towards the start.** `L2SP(a)` in the policy decays weights towards where they are now: beside
+    each update, a step subtracts `learning_rate * 2 * a * (w - start)`. The starts are part of the
+    optimizer's state, in memory and in files; such a file needs `import graphwd`.
 
     **Units.** In a step, Keras subtracts `learning_rate * weight_decay * w` from a weight `w`, as
     PyTorch does. The gradient of `L2(a)` is `2 * a * w`. So `L2(a)` in the policy, and
@@ -51,7 +66,7 @@ def decouple(model: Any, policy: Any, optimizer: Any) -> Any:
             it is, and must not have a penalty already on what the policy selects: that would add
             to the decay.
         policy: As for `graphwd.rewrite`, with any number of strengths. It must not give a weight
-            `L1` or another regularizer than `L2`, which no optimizer has a decay for.
+            `L1` or another regularizer than `L2` and `L2SP`, which no optimizer has a decay for.
         optimizer: A `keras.optimizers.Optimizer` that takes a `weight_decay` and is not built, or
             its identifier, such as `"adamw"`; in a `LossScaleOptimizer` or not.
 
@@ -84,14 +99,14 @@ def decouple(model: Any, policy: Any, optimizer: Any) -> Any:
     _refuse_penalised(edits, model)
     groups = _groups(model, edits)
     if not _decays_something(model, groups):
-        frozen = any(groups)
+        frozen = any(strength.decay for strength in groups)
         what = "are all frozen; make them trainable" if frozen else "are none; change the policy"
         raise PolicyError(
             f"The weights of model {model.name!r} that the policy decays {what}, or use an "
             "optimizer without weight decay."
         )
-    if len(groups) == 1:
-        _set_decay(inner, next(iter(groups)))
+    if len(groups) == 1 and not any(strength.towards_start for strength in groups):
+        _set_decay(inner, next(iter(groups)).decay)
         return optimizer
     return _as_given(optimizer, _several(model, inner, groups))
 
@@ -124,20 +139,24 @@ def _decaying(optimizer: Any) -> Any:
     return inner
 
 
-def _decay_of(edit: Edit) -> float | None:
-    """What an edit asks for as an optimizer's coefficient; `None` when that can't be said."""
+def _strength_of(edit: Edit) -> _Strength | None:
+    """What an edit asks of an optimizer; `None` when no optimizer can do that."""
     if edit.after is None:
-        return 0.0
+        return _Strength()
+    config = edit.after.get("config") or {}
+    if regularizers.wants_start(edit.after):
+        decay = 2 * float(config["strength"])
+        return _Strength(decay, bool(decay))
     normal = regularizers.normalize(edit.after)
     if edit.role == "activity" or normal[0] != "l1l2" or normal[1]:
         return None
-    return 2 * float((edit.after.get("config") or {}).get("l2", 0.0))
+    return _Strength(2 * float(config.get("l2", 0.0)))
 
 
 def _refuse_inexpressible(policy: Policy, edits: Iterable[Edit]) -> None:
     wrong: dict[int, Edit] = {}
     for edit in edits:
-        if edit.rule is not None and _decay_of(edit) is None:
+        if edit.rule is not None and _strength_of(edit) is None:
             wrong.setdefault(edit.rule, edit)
     if wrong:
         asked = " and ".join(
@@ -145,7 +164,7 @@ def _refuse_inexpressible(policy: Policy, edits: Iterable[Edit]) -> None:
             for rule, edit in sorted(wrong.items())
         )
         raise PolicyError(
-            f"An optimizer's decay can only be that of L2 on weights, but {asked}; let "
+            f"An optimizer's decay can only be that of L2 or L2SP on weights, but {asked}; let "
             "graphwd.rewrite put such penalties into the model."
         )
 
@@ -165,27 +184,30 @@ def _refuse_penalised(edits: list[tuple[walk.Weight, Edit]], model: Any) -> None
         )
 
 
-def _groups(model: Any, edits: list[tuple[walk.Weight, Edit]]) -> dict[float, list[walk.Weight]]:
+def _groups(
+    model: Any, edits: list[tuple[walk.Weight, Edit]]
+) -> dict[_Strength, list[walk.Weight]]:
     """The weights by their decay, frozen ones too; those that no rule selects have none."""
-    decays: dict[int, float] = {}
+    strengths: dict[int, _Strength] = {}
     inside: dict[int, walk.Weight] = {}
     for weight, edit in edits:
         key = id(weight.variable)
         inside[key] = weight
-        if edit.rule is not None:  # a weight of two layers: what decays in one of them decays
-            decays[key] = _decay_of(edit) or decays.get(key, 0.0)
-    groups: dict[float, list[walk.Weight]] = {}
+        strength = None if edit.rule is None else _strength_of(edit)
+        if strength is not None and (strength.decay or key not in strengths):
+            strengths[key] = strength  # a weight of two layers decays if it does in one of them
+    groups: dict[_Strength, list[walk.Weight]] = {}
     for weight in walk.weights(model):
         key = id(weight.variable)
-        groups.setdefault(decays.get(key, 0.0), []).append(inside.get(key, weight))
+        groups.setdefault(strengths.get(key, _Strength()), []).append(inside.get(key, weight))
     return groups
 
 
-def _decays_something(model: Any, groups: Mapping[float, Iterable[walk.Weight]]) -> bool:
+def _decays_something(model: Any, groups: Mapping[_Strength, Iterable[walk.Weight]]) -> bool:
     trainable = {id(variable) for variable in model.trainable_variables}
     return any(
-        decay and id(weight.variable) in trainable
-        for decay, weights in groups.items()
+        strength.decay and id(weight.variable) in trainable
+        for strength, weights in groups.items()
         for weight in weights
     )
 
@@ -196,7 +218,7 @@ def _set_decay(optimizer: Any, decay: float) -> None:
             setattr(optimizer, name, decay)
 
 
-def _several(model: Any, optimizer: Any, groups: Mapping[float, list[walk.Weight]]) -> Any:
+def _several(model: Any, optimizer: Any, groups: Mapping[_Strength, list[walk.Weight]]) -> Any:
     """Copies of an optimizer as one, each for the weights of one decay."""
     if not optimizers.KNOWN:
         raise GraphwdError(
@@ -211,18 +233,33 @@ def _several(model: Any, optimizer: Any, groups: Mapping[float, list[walk.Weight
             "norm; use clipnorm, or leave out gradient_accumulation_steps."
         )
     # Weights that come later, and that no pattern knows, are not to decay.
-    default = 0.0 if 0.0 in groups else min(groups)
+    default = _Strength() if _Strength() in groups else min(groups)
     places = {
-        decay: [Place(weight.variable.path, frozenset(weight.names)) for weight in weights]
-        for decay, weights in groups.items()
+        strength: [Place(weight.variable.path, frozenset(weight.names)) for weight in weights]
+        for strength, weights in groups.items()
     }
     found = patterns(places)
+    made = {strength: _copy(optimizer, strength.decay) for strength in sorted(groups)}
     return optimizers.several(
-        {found[decay]: _copy(optimizer, decay) for decay in sorted(groups) if decay != default},
-        _copy(optimizer, default),
+        {found[strength]: leaf for strength, leaf in made.items() if strength != default},
+        made[default],
+        starts=[
+            (leaf, _started(model, groups[strength]))
+            for strength, leaf in made.items()
+            if strength.towards_start
+        ],
         loss_scale_factor=optimizer.loss_scale_factor,
         global_clipnorm=optimizer.global_clipnorm,
     )
+
+
+def _started(model: Any, weights: Iterable[walk.Weight]) -> list[tuple[Any, starts.Start]]:
+    """Weights with where they are now."""
+    with backends.build_scope(model):
+        pairs = [(weight.variable, starts.Start(weight.variable)) for weight in weights]
+        for variable, start in pairs:
+            backends.set_value(variable, start.state)
+    return pairs
 
 
 def _copy(optimizer: Any, decay: float) -> Any:
@@ -258,9 +295,9 @@ def _as_given(optimizer: Any, inner: Any) -> Any:
     )
 
 
-def _listed(groups: Mapping[float, Any]) -> str:
-    numbers = [f"{decay:.6g}" for decay in sorted(groups)]
-    return " and ".join((", ".join(numbers[:-1]), numbers[-1]))
+def _listed(groups: Mapping[_Strength, Any]) -> str:
+    numbers = [str(strength) for strength in sorted(groups)]
+    return " and ".join(filter(None, (", ".join(numbers[:-1]), numbers[-1])))
 
 
 def _named(policy: Policy, rule: int) -> str:

@@ -25,6 +25,7 @@ class L2SP(_Regularizer):  # type: ignore[misc] # Keras has no types
     nesting and transfer learning, `clone_model`, and further rewrites that leave the penalty as it
     is. It is none of `model.weights`, so weight files are what they would be without it. To start
     anew, take the penalty off with `graphwd.Rule(None)` first. A file needs `import graphwd`.
+    In `graphwd.decouple` it is the same without a penalty: decay towards the start.
 
     Args:
         strength: Float of at least 0, in the unit of `keras.regularizers.L2`.

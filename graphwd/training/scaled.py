@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from graphwd.live import _keras
-from graphwd.training.optimizers import leaves
+from graphwd.training.optimizers import alike, leaves
 
 _FACTORS = "_graphwd_factors"
 _COEFFICIENTS = ("weight_decay", "adam_weight_decay")
@@ -145,21 +145,12 @@ def decay_factor(leaf: Any) -> Any:
 def _scheduled_class(optimizer: Any) -> type:
     cls = type(optimizer)
     if cls not in _classes:
-        identity = _keras.identity(cls)  # what a file saved in the meantime calls the class
         namespace: dict[str, Any] = {
-            "__module__": identity["module"] or cls.__module__,
-            "__doc__": cls.__doc__,
+            name: _coefficient(name) for name in _COEFFICIENTS if name in vars(optimizer)
         }
-        for name in _COEFFICIENTS:
-            if name in vars(optimizer):
-                namespace[name] = _coefficient(name)
         if keras.backend.backend() == "jax":
             namespace["variables"] = property(_variables)
-        _classes[cls] = made = type(identity["class_name"], (_Scheduled, cls), namespace)
-        package, separator, name = keras.saving.get_registered_name(cls).partition(">")
-        if separator:  # a file has the name that the class is registered by
-            keras.saving.register_keras_serializable(package, name)(made)
-            keras.saving.register_keras_serializable(package, name)(cls)
+        _classes[cls] = alike(cls, _Scheduled, namespace)  # for a file saved in the meantime
     return _classes[cls]
 
 

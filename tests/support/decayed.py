@@ -1,4 +1,4 @@
-"""Models, and policies of several strengths, for the tests of what an optimizer decays."""
+"""Models, policies of several strengths, and optimizers, for the tests of what these decay."""
 
 import keras
 import numpy as np
@@ -26,6 +26,17 @@ def fill(model):
     generator = np.random.default_rng(0)
     for variable in model.trainable_variables:
         variable.assign(generator.uniform(0.5, 1.0, variable.shape).astype("float32"))
+
+
+def values(model):
+    return {id(v): keras.ops.convert_to_numpy(v).astype("float64") for v in model.variables}
+
+
+def zero_step(model, optimizer):
+    optimizer.apply(
+        [keras.ops.zeros(v.shape, v.dtype) for v in model.trainable_variables],
+        model.trainable_variables,
+    )
 
 
 def reloaded(model, folder):
@@ -99,3 +110,27 @@ MODELS = {
         [keras.Input((4,)), Unnamed(name="a"), Unnamed(name="b"), layers.Dense(2, name="last")]
     ),
 }
+
+
+FORMS = {
+    "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+    "schedule": lambda: keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(0.05, 30, warmup_target=0.1, warmup_steps=5)
+    ),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(0.05), initial_scale=4.0, dynamic_growth_steps=3
+    ),
+    "scale factor": lambda: keras.optimizers.Adam(0.05, loss_scale_factor=16.0),
+    "accumulation": lambda: keras.optimizers.AdamW(0.05, gradient_accumulation_steps=2),
+    "clipnorm": lambda: keras.optimizers.AdamW(0.05, clipnorm=0.1),
+    "global clipnorm": lambda: keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=0.1),
+    "muon": lambda: keras.optimizers.Muon(0.05),
+}
+
+
+def batches(seed=0):
+    generator = np.random.default_rng(seed)
+    return (
+        generator.normal(size=(24, 4)).astype("float32"),
+        generator.normal(size=(24, 2)).astype("float32"),
+    )

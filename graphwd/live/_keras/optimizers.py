@@ -34,6 +34,16 @@ def optimized_variables(optimizer: Any) -> list[Any]:
     return list(getattr(optimizer, "_trainable_variables", ()))
 
 
+def index_of(optimizer: Any, variable: Any) -> int:
+    """The place of a variable among those that an optimizer was built for."""
+    return int(optimizer._get_variable_index(variable))
+
+
+def track_variable(optimizer: Any, variable: Any) -> None:
+    """Lets a variable be part of an optimizer's state."""
+    optimizer._track_variable(variable)
+
+
 def steps_of(optimizer: Any) -> Any:
     """The variable that counts an optimizer's steps, those of accumulation included."""
     return optimizer._iterations
