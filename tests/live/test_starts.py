@@ -1,5 +1,6 @@
 """L2SP: the penalty on the distance from where the weights started, which stays with the layers."""
 
+import io
 import json
 import re
 import subprocess
@@ -264,6 +265,32 @@ def test_files_with_starts_are_inspected_verified_and_rewritten(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "new.keras")
     assert len(penalised(loaded)) == 8
     assert sum(map(float, loaded.losses)) == pytest.approx(by_hand(loaded, start), rel=1e-5)
+
+
+@pytest.mark.parametrize("fault", ["changed", "lost"])
+def test_the_proof_of_two_files_sees_a_start_that_is_changed_or_lost(fault, tmp_path):
+    model, _ = trained()
+    model.save(tmp_path / "model.keras")
+    model.save(tmp_path / "again.keras")
+    assert graphwd.verify(tmp_path / "model.keras", tmp_path / "again.keras").ok
+    with (
+        zipfile.ZipFile(tmp_path / "model.keras") as source,
+        zipfile.ZipFile(tmp_path / "wrong.keras", "w") as target,
+    ):
+        member = next(n for n in source.namelist() if n.endswith("graphwd_starts.npz"))
+        for name in source.namelist():
+            content = source.read(name)
+            if name == member and fault == "changed":
+                with np.load(io.BytesIO(content)) as stored:
+                    arrays = {key: stored[key].copy() for key in stored.files}
+                next(iter(arrays.values()))[0] ^= 1  # one bit of one weight
+                written = io.BytesIO()
+                np.savez(written, **arrays)
+                content = written.getvalue()
+            if name != member or fault == "changed":
+                target.writestr(name, content)
+    (problem,) = graphwd.verify(tmp_path / "model.keras", tmp_path / "wrong.keras").problems
+    assert member in problem
 
 
 def test_a_schedule_scales_it_and_the_logger_logs_it():
