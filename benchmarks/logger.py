@@ -9,10 +9,19 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.progress import Meter
-from benchmarks.steps import BACKENDS, BATCHES, REWRITTEN, compiled, examples
+from benchmarks.steps import (
+    BACKENDS,
+    BATCHES,
+    REWRITTEN,
+    by_backend,
+    compiled,
+    examples,
+    nothing_drawn,
+)
 from benchmarks.tables import Table, seconds
 
 PICTURES: tuple[str, ...] = ()
+draw = nothing_drawn
 STEPS = 100
 ROUNDS = 5
 EPOCH, WORK = "an epoch of 100 steps", "PenaltyLogger in it"
@@ -28,17 +37,7 @@ def run(meter: Meter, quick: bool) -> dict[str, Any]:
     Returns:
         For each backend the seconds of epochs and of the logger's work in one.
     """
-    backends = [backend for backend in BACKENDS if harness.installed(backend)]
-    backends, rounds = (backends[:1], 1) if quick else (backends, ROUNDS)
-    meter.start(len(backends))
-    measured = {}
-    for backend in backends:
-        meter.now(BACKENDS[backend])
-        measured[backend] = harness.worker(
-            "logger:times", rounds, environment={"KERAS_BACKEND": backend}
-        )
-        meter.step(BACKENDS[backend])
-    return measured
+    return by_backend(meter, quick, "logger:times", ROUNDS)
 
 
 def times(rounds: int) -> dict[str, list[float]]:
@@ -88,8 +87,3 @@ def figures(data: dict[str, Any]) -> dict[str, str]:
     """The largest share, as the pages say it."""
     share = max(statistics.median(shares(samples)) for samples in data.values())
     return {"logger-share": f"{share:.1%}"}
-
-
-def draw(data: dict[str, Any]) -> dict[str, Any]:
-    """Nothing: two figures need no picture."""
-    return {}

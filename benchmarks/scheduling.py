@@ -5,17 +5,25 @@ decay, with a schedule by epochs and by steps, take turns in a process for each 
 """
 
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 from benchmarks import harness
 from benchmarks.progress import Meter
-from benchmarks.steps import BACKENDS, BATCHES, BLOCK, FACTOR, examples, network
+from benchmarks.steps import (
+    BACKENDS,
+    BATCHES,
+    FACTOR,
+    by_backend,
+    examples,
+    in_blocks,
+    network,
+    nothing_drawn,
+)
 from benchmarks.tables import Table, ratio, seconds
 
 PICTURES: tuple[str, ...] = ()
-ROUNDS = 15
+draw = nothing_drawn
+ROUNDS = 41
 MECHANISMS = ("penalty", "decoupled")
 SCHEDULES = ("none", "by epoch", "by step")
 WAYS = tuple(f"{mechanism}, {schedule}" for mechanism in MECHANISMS for schedule in SCHEDULES)
@@ -31,39 +39,14 @@ def run(meter: Meter, quick: bool) -> dict[str, Any]:
     Returns:
         For each backend and way the seconds of a step.
     """
-    backends = [backend for backend in BACKENDS if harness.installed(backend)]
-    backends, rounds = (backends[:1], 1) if quick else (backends, ROUNDS)
-    meter.start(len(backends))
-    measured = {}
-    for backend in backends:
-        meter.now(BACKENDS[backend])
-        measured[backend] = harness.worker(
-            "scheduling:times", rounds, environment={"KERAS_BACKEND": backend}
-        )
-        meter.step(BACKENDS[backend])
-    return measured
+    return by_backend(meter, quick, "scheduling:times", ROUNDS)
 
 
 def times(rounds: int) -> dict[str, list[float]]:
     """Times steps after the first ones; runs in a process of its own."""
-    x, y = examples(BATCHES[-1])
-    models = {way: scheduled(*way.split(", ")) for way in WAYS}
-    for model in models.values():
-        for _ in range(3):
-            model.train_on_batch(x, y)
-    start = time.perf_counter()
-    models[WAYS[0]].train_on_batch(x, y)
-    steps = max(2, round(BLOCK / (time.perf_counter() - start)))
-
-    def block(model: Any) -> Callable[[], None]:
-        def stepped() -> None:
-            for _ in range(steps):
-                model.train_on_batch(x, y)
-
-        return stepped
-
-    samples = harness.in_turn({way: block(model) for way, model in models.items()}, rounds)
-    return {way: [each / steps for each in found] for way, found in samples.items()}
+    return in_blocks(
+        {way: scheduled(*way.split(", ")) for way in WAYS}, *examples(BATCHES[-1]), rounds
+    )
 
 
 def scheduled(mechanism: str, schedule: str) -> Any:
@@ -118,8 +101,3 @@ def figures(data: dict[str, Any]) -> dict[str, str]:
         for schedule in SCHEDULES[1:]
     ]
     return {"scheduling-ratio": f"{min(middles):.2f} to {max(middles):.2f}"}
-
-
-def draw(data: dict[str, Any]) -> dict[str, Any]:
-    """Nothing: two figures need no picture."""
-    return {}

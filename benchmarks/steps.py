@@ -62,6 +62,23 @@ def run(meter: Meter, quick: bool) -> dict[str, Any]:
     return measured
 
 
+def by_backend(meter: Meter, quick: bool, function: str, rounds: int) -> dict[str, Any]:
+    """What a function measures in so many rounds, in a process for each backend that is installed.
+
+    Quickly it is one round, on TensorFlow only.
+    """
+    backends = [backend for backend in BACKENDS if harness.installed(backend)]
+    backends, rounds = (backends[:1], 1) if quick else (backends, rounds)
+    meter.start(len(backends))
+    measured = {}
+    for backend in backends:
+        meter.now(BACKENDS[backend])
+        settings = {"KERAS_BACKEND": backend}
+        measured[backend] = harness.worker(function, rounds, environment=settings)
+        meter.step(BACKENDS[backend])
+    return measured
+
+
 def network(regularizer: Any = None) -> Any:
     """A ResNet of 8 layers, with a regularizer of every kernel or without."""
     from keras import Input, Model, layers
@@ -124,13 +141,16 @@ def examples(batch: int) -> tuple[Any, Any]:
 
 def times(batch: int, rounds: int) -> dict[str, list[float]]:
     """Times steps after the first ones; runs in a process of its own."""
-    x, y = examples(batch)
-    models = {way: compiled(way) for way in WAYS}
+    return in_blocks({way: compiled(way) for way in WAYS}, *examples(batch), rounds)
+
+
+def in_blocks(models: dict[str, Any], x: Any, y: Any, rounds: int) -> dict[str, list[float]]:
+    """The seconds of a step of each model, after the first ones, in blocks that take turns."""
     for model in models.values():
         for _ in range(3):
             model.train_on_batch(x, y)
     start = time.perf_counter()
-    models[PLAIN].train_on_batch(x, y)
+    next(iter(models.values())).train_on_batch(x, y)
     steps = max(2, round(BLOCK / (time.perf_counter() - start)))
 
     def block(model: Any) -> Callable[[], None]:
@@ -140,8 +160,8 @@ def times(batch: int, rounds: int) -> dict[str, list[float]]:
 
         return stepped
 
-    blocks = harness.in_turn({way: block(model) for way, model in models.items()}, rounds)
-    return {way: [sample / steps for sample in samples] for way, samples in blocks.items()}
+    blocks = harness.in_turn({name: block(model) for name, model in models.items()}, rounds)
+    return {name: [sample / steps for sample in samples] for name, samples in blocks.items()}
 
 
 def first_times(batch: int, rounds: int) -> dict[str, list[float]]:
@@ -187,6 +207,11 @@ def _rows(found: dict[str, dict[str, list[float]]]) -> list[list[str]]:
 def first_settings(data: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
     """The first steps of every backend."""
     return {f"{BACKENDS[backend]}, first step": found["first"] for backend, found in data.items()}
+
+
+def nothing_drawn(data: dict[str, Any]) -> dict[str, Any]:
+    """No pictures: a few figures need none."""
+    return {}
 
 
 def tables(data: dict[str, Any]) -> dict[str, Table]:
