@@ -120,6 +120,7 @@ class _TowardsStart:
     built: bool
     learning_rate: Any
     weight_decay: Any
+    _use_weight_decay: Any
 
     def build(self, variables: Any) -> None:
         """Takes the starts that it was given; without any, those that will be loaded."""
@@ -153,7 +154,7 @@ class _TowardsStart:
             own.assign_sub(weight, (weight - start) * decay * rate)
 
         pairs = [(variable, start_of(own, variable)) for variable in variables]
-        backends.update_each(pull, [pair for pair in pairs if own._use_weight_decay(pair[0])])
+        backends.update_each(pull, [pair for pair in pairs if self._use_weight_decay(pair[0])])
 
 
 def start_of(leaf: Any, variable: Any) -> Any:
