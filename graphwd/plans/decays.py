@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from graphwd.graph.slots import Slot, is_serialized
-from graphwd.plans.edits import some
+from graphwd.plans.edits import some, together
 from graphwd.plans.tables import Table, make_table
 from graphwd.policy import regularizers
 
@@ -16,6 +16,7 @@ _PLAIN_GRADIENT = ("SGD",)
 """The optimizers with which a penalty is weight decay; all others divide its gradient."""
 _UNDECAYED = ("bias", "gamma", "beta")
 """The roles that decay is usually kept from: biases and normalization (arXiv:1812.01187)."""
+TOWARDS_START = "towards its start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Optimizer:
             one that gets the rest.
         leaves_out: The pattern of names that it was told to exclude; empty for none.
         excludes: Whether it was told to exclude anything, by name or by variable.
+        towards_start: Whether its decay leads to where the weights started, and not to 0.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Optimizer:
     pattern: str = ""
     leaves_out: str = ""
     excludes: bool = False
+    towards_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class Decay:
         frozen: Whether it is not trained, so that neither acts on it.
         decay: The coefficient before the learning rate: a step subtracts
             `learning_rate * decay * w`, or with a start `learning_rate * decay * (w - start)`.
-        reason: Why it is not the optimizer's `weight_decay`, if it isn't.
+        reason: Why it is not the optimizer's `weight_decay`, if it isn't, or where it leads.
+        distance: How far the weight has gone from the start that the decay leads to.
     """
 
     path: str
@@ -63,6 +67,7 @@ class Decay:
     frozen: bool
     decay: float
     reason: str = ""
+    distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,9 @@ class Decays:
                 "weights": [len(found) for found in groups.values()],
                 "penalty": [penalty for _, penalty, *_ in groups],
                 "decay": [f"{decay:.6g}" for _, _, decay, _ in groups],
+                "from start": [
+                    together(one.distance for one in found) for found in groups.values()
+                ],
                 "why": [reason for *_, reason in groups],
                 "such as": [found[0].path for found in groups.values()],
             },
@@ -221,7 +229,11 @@ def _optimizers(serialized: Any, pattern: str = "") -> tuple[Optimizer, ...]:
             for key, inner in (inside.get("optimizer_map") or {}).items()
             for each in _optimizers(inner, str(key))
         ]
-        return (*found, *_optimizers(inside.get("default_optimizer")))
+        found += _optimizers(inside.get("default_optimizer"))
+        starting = config.get("towards_start", ())
+        return tuple(
+            replace(each, towards_start=place in starting) for place, each in enumerate(found)
+        )
     decay = config.get("weight_decay")
     vector = config.get("adam_weight_decay")
     return (
@@ -266,6 +278,8 @@ def _stored(slot: Slot, optimizers: Sequence[Optimizer]) -> Decay:
         decay = chosen.vector_decay
     if len(optimizers) > 1:
         reason = "its optimizer's" if chosen.pattern else "the other weights' optimizer"
+    if chosen.towards_start:
+        reason = TOWARDS_START
     if slot.frozen:
         decay, reason = 0.0, "frozen"
     return Decay(slot.path, slot.role, variable, slot.regularizer, slot.frozen, decay, reason)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +94,14 @@ class Edit:
     def unreached(self) -> bool:
         """Whether no config reaches the weight, and no rule wants a penalty on it either."""
         return not self.portable and self.after is None
+
+    @property
+    def distance(self) -> float | None:
+        """How far the weights have gone from the start that the penalty on them now has."""
+        if self.penalty is None or not regularizers.wants_start(self.before):
+            return None
+        strength = float((self.before or {})["config"]["strength"])
+        return math.sqrt(self.penalty / strength) if strength else None
 
     @property
     def penalised(self) -> bool:
@@ -327,3 +336,9 @@ def _size(edit: Edit) -> int:
 def some(paths: Sequence[str]) -> str:
     """The first few of some paths, and how many more there are."""
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3:,} more" if len(paths) > 3 else "")
+
+
+def together(distances: Iterable[float | None]) -> float | None:
+    """The distance of several weights taken as one, of those that have one."""
+    known = [distance for distance in distances if distance is not None]
+    return math.hypot(*known) if known else None

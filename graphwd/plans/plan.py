@@ -246,6 +246,7 @@ def _slot_dict(edit: Edit) -> dict[str, Any]:
         "unreached": edit.unreached,
         "parameters": edit.slot.parameters,
         "penalty": edit.penalty,
+        "distance": edit.distance,
         "planned_penalty": edit.planned_penalty,
     }
 

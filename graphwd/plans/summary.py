@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from graphwd.plans.edits import Edit
+from graphwd.plans.edits import Edit, together
 from graphwd.plans.tables import Cell, Table, make_table
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy
@@ -209,6 +209,7 @@ class Summary:
             "parameters": sizes,
             "share": [_share(self._share_of(size)) for size in sizes],
             "now": [regularizers.describe(first.before) for first in firsts],
+            "from start": [together(edit.distance for edit in one.edits) for one in groups],
         }
         if self._policy is not None:
             columns["planned"] = [regularizers.describe(first.after) for first in firsts]

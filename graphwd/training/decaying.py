@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+
 from graphwd.live import _keras
 from graphwd.live.survey import Survey
-from graphwd.plans.decays import Decay, Decays, Optimizer
-from graphwd.training.optimizers import leaves
-
-"""What a training step of its own has to ask for, for the penalties to be in its loss."""
+from graphwd.plans.decays import TOWARDS_START, Decay, Decays, Optimizer
+from graphwd.training.optimizers import leaves, start_of
 
 
 def decays(found: Survey) -> Decays | None:
@@ -28,9 +28,11 @@ def decays(found: Survey) -> Decays | None:
             frozen = id(variable) not in trained
             leaf = _keras.optimizer_of(optimizer, optimizers, variable)
             decay, reason = 0.0, "frozen" if frozen else "the optimizer decays nothing"
+            start = None if leaf is None else start_of(leaf, variable)
             if not frozen and leaf is not None:
                 decay = _keras.decay_of(leaf, variable)
                 reason = _reason(leaf, variable, decay, several=len(optimizers) > 1)
+                reason = reason if start is None else TOWARDS_START
             weights.append(
                 Decay(
                     slot.path,
@@ -40,6 +42,7 @@ def decays(found: Survey) -> Decays | None:
                     frozen,
                     decay,
                     reason,
+                    None if start is None else _distance(variable, start),
                 )
             )
     return Decays(tuple(described.values()), tuple(weights))
@@ -56,6 +59,12 @@ def _described(leaf: Any, pattern: str) -> Optimizer:
         named,
         bool(listed or named),
     )
+
+
+def _distance(variable: Any, start: Any) -> float:
+    ops = keras.ops
+    apart = ops.norm(ops.cast(variable, "float32") - ops.cast(start, "float32"))
+    return float(ops.convert_to_numpy(apart))
 
 
 def _pattern(optimizer: Any, leaf: Any) -> str:

@@ -229,6 +229,15 @@ def test_plan_and_inspect_know_it():
         by_hand(model, start), rel=1e-5
     )
     assert "L2SP" in str(told)
+    slots = {slot["path"]: slot["distance"] for slot in told.to_dict()["slots"]}
+    kernel = model.get_layer("last").kernel
+    gone = np.array(kernel, "float64") - start_of(kernel, start)
+    assert slots["last/kernel"] == pytest.approx(np.linalg.norm(gone), rel=1e-5)
+    assert slots["last/bias"] is None
+    squares = sum(distance**2 for distance in slots.values() if distance is not None)
+    assert 0.5 * squares == pytest.approx(by_hand(model, start), rel=1e-5)
+    assert f"{slots['last/kernel']:.4g}" in told.tables()[0].text()
+    assert all(slot["distance"] is None for slot in plan.to_dict()["slots"])
 
 
 def test_half_precision_starts_are_exact(tmp_path):

@@ -108,7 +108,7 @@ def test_at_the_start_nothing_moves_and_later_what_inspect_says():
     zero_step(model, model.optimizer)
     assert all((values(model)[key] == value).all() for key, value in before.items())
     model, start = trained(policy=MIXED)
-    told = {each["variable"]: each["decay"] for each in graphwd.inspect(model).to_dict()["decays"]}
+    told = {each["variable"]: each for each in graphwd.inspect(model).to_dict()["decays"]}
     model.optimizer.learning_rate = 0.125
     for variable in model.optimizer.variables:
         if "momentum" in variable.path:
@@ -117,10 +117,25 @@ def test_at_the_start_nothing_moves_and_later_what_inspect_says():
     zero_step(model, model.optimizer)
     for variable, first in zip(model.trainable_variables, start, strict=True):
         decay, towards_start = decay_of(variable)
-        assert told[variable.path] == decay
         old = before[id(variable)]
+        assert told[variable.path]["decay"] == decay
+        assert (told[variable.path]["reason"] == "towards its start") == towards_start
+        if towards_start:
+            gone = np.linalg.norm(old - first)
+            assert told[variable.path]["distance"] == pytest.approx(gone, rel=1e-5)
         wanted = old - 0.125 * decay * (old - first * towards_start)
         np.testing.assert_allclose(values(model)[id(variable)], wanted, rtol=3e-7)
+
+
+def test_inspect_tells_of_a_file_what_it_tells_of_the_model(tmp_path):
+    model, _ = trained()
+    model.save(tmp_path / "model.keras")
+    live, stored = (
+        {each["path"]: (each["decay"], each["reason"]) for each in told.to_dict()["decays"]}
+        for told in (graphwd.inspect(model), graphwd.inspect(tmp_path / "model.keras"))
+    )
+    assert live == stored
+    assert stored["first/kernel"] == (0.5, "towards its start")
 
 
 def test_the_start_is_where_weights_are_when_it_is_set_up_and_takes_memory_once():
