@@ -131,12 +131,14 @@ def multiplied(serialized: Serialized | None, factor: float) -> dict[str, Any] |
     if serialized is None or not factor:
         return None
     keys = stock_factors(serialized, {**_STOCK, **_ORTHOGONAL})
+    if wants_start(serialized):
+        keys = ("strength",)
     config = dict(serialized.get("config") or {})
     if not any(key in config for key in keys):
         raise PolicyError(
             f"{describe(serialized)} can't be multiplied by {factor:g}, since only the factors of "
-            "Keras's own L1, L2, L1L2 and OrthogonalRegularizer are known; give these weights "
-            "that penalty in a rule of their own."
+            "Keras's own L1, L2, L1L2 and OrthogonalRegularizer, and of L2SP, are known; give "
+            "these weights that penalty in a rule of their own."
         )
     return {
         **serialized,

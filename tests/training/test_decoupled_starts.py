@@ -167,6 +167,22 @@ def test_the_start_is_where_weights_are_when_it_is_set_up_and_takes_memory_once(
         np.testing.assert_allclose(array(variable), first + 1.0 - moved, rtol=3e-7)
 
 
+def test_rules_that_multiply_do_so_in_both_mechanisms():
+    """At the learning rate of plain SGD a penalty and a decay are the same step."""
+    rules = [graphwd.Rule(graphwd.L2SP(0.25), roles="kernel"), graphwd.Rule(graphwd.times(0.5))]
+    decoupled, model = small_model(), small_model()
+    fill(decoupled)
+    fill(model)
+    decoupled.compile(graphwd.decouple(decoupled, rules, keras.optimizers.SGD(0.05)), "mse")
+    model = graphwd.rewrite(model, rules)
+    assert model.get_layer("last").kernel.regularizer.strength == 0.125
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    for each in (decoupled, model):
+        each.fit(*batches(), epochs=3, **HOW)
+    for ours, theirs in zip(decoupled.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_one_strength_for_everything_and_frozen_weights():
     model = small_model()
     fill(model)
