@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from graphwd.errors import UnreachableWeightError
 from graphwd.graph import collector
 from graphwd.plans.plan import Plan, make_plan, warn_of_mechanism
 from graphwd.policy import regularizers
@@ -91,19 +90,20 @@ def rewrite(
     ```
     """
     from graphwd.live import _keras, checks, editing, starting
-    from graphwd.live.proving import verification
+    from graphwd.live.copying.copier import copied
+    from graphwd.live.proving.verification import prove
+    from graphwd.live.survey import of_copy, survey
 
     checks.is_model(model, "rewrite")
     with collector.paused(), _keras.unchanged_globals():
-        found, decided = _planned(model, Policy.coerce(policy), calls=not in_place)
-        _check(found, decided, portable)
+        found = survey(model, calls=not in_place)
+        decided = _planned(found, Policy.coerce(policy))
+        checks.accept(found, decided, portable=portable)
         starts = starting.before(found)
-        if in_place:
-            result = editing.edit(found, decided, verify=bool(verify))
-        else:
-            result = _edited_copy(found, decided)
-            if verify:
-                verification.prove(found, decided, result, outputs=verify == "outputs")
+        edited = found if in_place else of_copy(found, *copied(model))
+        result = editing.edit(edited, decided, verify=in_place and bool(verify))
+        if verify and not in_place:
+            prove(found, decided, result, outputs=verify == "outputs")
         starting.keep(found, decided, starts, result)
         return result
 
@@ -121,80 +121,40 @@ def rewrite_and_tell(
     Returns:
         The new model, the plan that it has, and the proof, which may have failed.
     """
-    from graphwd.live import _keras, starting
-    from graphwd.live.proving import verification
+    from graphwd.live import _keras, checks, editing, starting
+    from graphwd.live.copying.copier import copied
+    from graphwd.live.proving.verification import verify_clone
+    from graphwd.live.survey import of_copy, survey
 
     with collector.paused(), _keras.unchanged_globals():
-        found, decided = _planned(model, Policy.coerce(policy))
+        found = survey(model)
+        decided = _planned(found, Policy.coerce(policy))
         accept(decided)
-        _check(found, decided, portable=False)
+        checks.accept(found, decided)
         starts = starting.before(found)
-        copy = _edited_copy(found, decided)
-        report = verification.verify_clone(found, decided, copy)
-        starting.keep(found, decided, starts, copy)
-        return copy, decided, report
+        result = editing.edit(of_copy(found, *copied(model)), decided, verify=False)
+        report = verify_clone(found, decided, result)
+        starting.keep(found, decided, starts, result)
+        return result, decided, report
 
 
-def _check(found: Survey, decided: Plan, portable: bool) -> None:
-    """Refuses, or warns of, what a plan would do, before anything is changed."""
-    from graphwd.live import checks
-
-    warn_of_mechanism(decided)
-    if portable:
-        refuse_carried(decided)
-    checks.regularizers_fit(found, decided)
-    checks.warn_of_unbuilt(found)
-    checks.warn_of_unused_penalties(found.model)
-
-
-def _edited_copy(found: Survey, decided: Plan) -> Any:
-    from graphwd.live import editing
-    from graphwd.live.copying import copier
-    from graphwd.live.survey import of_copy
-
-    copy, copies = copier.copied(found.model)
-    return editing.edit(of_copy(found, copy, copies), decided, verify=False)
-
-
-def _planned(model: Any, policy: Policy | None, *, calls: bool = True) -> tuple[Survey, Plan]:
-    """The survey of a model, and the plan of a policy for it; without one, of what it holds."""
+def _planned(found: Survey, policy: Policy | None) -> Plan:
+    """The plan of a policy for a surveyed model; without one, of what it holds."""
     from graphwd.live import checks
     from graphwd.live.penalties import Weights
-    from graphwd.live.survey import survey
     from graphwd.training import decaying
 
-    found = survey(model, calls=calls)
     penalises = policy is not None or any(slot.regularizer for slot in found.slots)
-    unused = checks.unused_penalties(model) if penalises else ""
-    decided = make_plan(
+    unused = checks.unused_penalties(found.model) if penalises else ""
+    return make_plan(
         found.slots,
         policy,
-        source=f"model {model.name!r}",
+        source=f"model {found.model.name!r}",
         notes=[*found.notes, *filter(None, [unused])],
         serialized=found.serialized,
         measure=Weights(found),
         decays=decaying.decays(found) if policy is None else None,
     )
-    return found, decided
-
-
-def refuse_carried(decided: Plan) -> None:
-    """Refuses a plan with penalties that Keras alone can't load."""
-    carried = _carried(decided)
-    if carried:
-        raise UnreachableWeightError(
-            f"No layer's config reaches {len(carried)} of the weights that the policy wants a "
-            f"regularizer on ({_some(carried)}); leave portable=False to let graphwd carry them.",
-            carried,
-        )
-
-
-def _carried(decided: Plan) -> tuple[str, ...]:
-    return tuple(edit.path for edit in decided.slots if edit.carried)
-
-
-def _some(paths: tuple[str, ...]) -> str:
-    return ", ".join(paths[:5]) + (", ..." if len(paths) > 5 else "")
 
 
 def plan(model: Any, policy: Any) -> Plan:
@@ -220,9 +180,10 @@ def plan(model: Any, policy: Any) -> Plan:
 
         return archive.plan_file(model, Policy.coerce(policy))
     from graphwd.live import checks
+    from graphwd.live.survey import survey
 
     checks.is_model(model, "plan")
-    return _planned(model, Policy.coerce(policy))[1]
+    return _planned(survey(model), Policy.coerce(policy))
 
 
 def inspect(model: Any) -> Plan:
@@ -254,9 +215,10 @@ def inspect(model: Any) -> Plan:
 
         return archive.inspect_file(model)
     from graphwd.live import checks
+    from graphwd.live.survey import survey
 
     checks.is_model(model, "inspect")
-    return _planned(model, None)[1]
+    return _planned(survey(model), None)
 
 
 def verify(

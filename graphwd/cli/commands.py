@@ -133,9 +133,9 @@ def rewrite(
     """
     from rich.filesize import decimal
 
-    from graphwd import api
     from graphwd.cli import sources
     from graphwd.cli.terminal import show_facts, show_json, size_of, summarize
+    from graphwd.plans.plan import refuse_carried
 
     pairs = sources.pair_targets(files, output, output_dir, dry_run)
     policy = choice.policy()
@@ -146,9 +146,9 @@ def rewrite(
 
     def accept(plan: Plan) -> None:
         if strict:
-            sources.require_effect(plan, "; nothing was written")
+            sources.require_effect(plan, "; no copy of it was written")
         if portable:
-            api.refuse_carried(plan)
+            refuse_carried(plan)
 
     if output_dir is not None:
         os.makedirs(output_dir, exist_ok=True)

@@ -14,7 +14,12 @@ import keras
 from graphwd.errors import ModelError, PolicyError
 from graphwd.live import _keras, backends
 from graphwd.live.survey import Survey, is_built
-from graphwd.plans.plan import Plan, UnusedPenaltyWarning
+from graphwd.plans.plan import (
+    Plan,
+    UnusedPenaltyWarning,
+    refuse_carried,
+    warn_of_mechanism,
+)
 from graphwd.policy import regularizers
 
 _REACHES_THE_LOSS = frozenset(
@@ -45,6 +50,16 @@ def is_model(model: Any, function: str) -> None:
             f"{function} makes variables, which can't be done while tf.function or jax.jit traces "
             "a function; call it outside of the traced function."
         )
+
+
+def accept(found: Survey, plan: Plan, *, portable: bool = False) -> None:
+    """Refuses, or warns of, what a plan would do, before anything is changed."""
+    warn_of_mechanism(plan)
+    if portable:
+        refuse_carried(plan)
+    regularizers_fit(found, plan)
+    warn_of_unbuilt(found)
+    warn_of_unused_penalties(found.model)
 
 
 def regularizers_fit(found: Survey, plan: Plan) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from graphwd.errors import GraphwdError
+from graphwd.errors import GraphwdError, UnreachableWeightError
 from graphwd.graph.slots import Pointer, Slot
 from graphwd.plans.decays import Decays
 from graphwd.plans.edits import Edit as Edit  # part of this module's interface
@@ -284,6 +284,18 @@ def make_plan(
     if policy is not None and policy.mechanism == "decoupled":
         told.append(DECOUPLED)
     return Plan(policy, edits, source, tuple(told), serialized, sizes, hidden, measure, decays)
+
+
+def refuse_carried(plan: Plan) -> None:
+    """Refuses a plan with penalties that Keras alone can't load."""
+    carried = tuple(edit.path for edit in plan.slots if edit.carried)
+    if carried:
+        some = ", ".join(carried[:5]) + (", ..." if len(carried) > 5 else "")
+        raise UnreachableWeightError(
+            f"No layer's config reaches {len(carried)} of the weights that the policy wants a "
+            f"regularizer on ({some}); leave portable=False to let graphwd carry them.",
+            carried,
+        )
 
 
 def warn_of_mechanism(plan: Plan) -> None:
