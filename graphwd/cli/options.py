@@ -143,9 +143,12 @@ class PolicyChoice:
         if file is None and recipe is None and strengths:
             return _policy_of_strength({**strengths, **selectors}, bool(selectors))
         if selectors:
+            name = next(iter(selectors))
             raise wrong_usage(
-                f"--{next(iter(selectors))} is for --weight-decay or --l2 alone: policy files and "
-                "recipes have rules of their own."
+                f"--{name} selects weights for a strength: give --weight-decay or --l2 with it."
+                if file is None and recipe is None
+                else f"--{name} is for --weight-decay or --l2 alone: policy files and recipes have "
+                "rules of their own."
             )
         known = [one.name for one in recipes()]
         if file in known:
@@ -157,8 +160,8 @@ class PolicyChoice:
             return Policy.recipe(recipe, **strengths)
         if file is None:
             raise wrong_usage(
-                "Give the policy as --policy FILE or as --recipe NAME; 'graphwd recipes' lists the "
-                "recipes."
+                "Give --policy FILE, --recipe NAME ('graphwd recipes' lists them), or "
+                "--weight-decay X for all matrices."
             )
         if strengths:
             raise wrong_usage(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
-import numbers
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -127,11 +126,6 @@ class Policy:
                 if isinstance(item, Mapping) and "class_name" not in item
                 else item
                 for number, item in enumerate(value, 1)
-            )
-        if isinstance(value, numbers.Real):
-            raise PolicyError(
-                f"{value!r} is a number without a unit, and no policy: make it "
-                f"graphwd.weight_decay({value!r}) or keras.regularizers.L2({value!r})."
             )
         return cls._from_regularizer(value, "")
 

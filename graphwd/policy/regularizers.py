@@ -7,6 +7,7 @@ files write the same without `module`.
 
 from __future__ import annotations
 
+import numbers
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -79,6 +80,11 @@ def serialize(regularizer: Any) -> dict[str, Any] | None:
             ) from error
         if isinstance(serialized, dict):
             return serialized
+    if isinstance(regularizer, numbers.Real):
+        raise PolicyError(
+            f"{regularizer!r} is a number without a unit: make it "
+            f"graphwd.weight_decay({regularizer!r}) or keras.regularizers.L2({regularizer!r})."
+        )
     raise PolicyError(
         f"{regularizer!r} is not a regularizer: give a keras.regularizers object, its identifier, "
         "its serialized form, or None."

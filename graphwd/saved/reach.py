@@ -33,7 +33,8 @@ class Unreached:
     def __str__(self) -> str:
         where = f"{self.path} ({self.layer})" if self.path else f"the model itself ({self.layer})"
         reached = f", {self.slots} with a slot" if self.slots else ""
-        return f"{where}: {self.arrays} arrays{reached}, {self.parameters:,} parameters"
+        arrays = f"{self.arrays} array{'' if self.arrays == 1 else 's'}"
+        return f"{where}: {arrays}{reached}, {self.parameters:,} parameters"
 
 
 @dataclass(frozen=True, slots=True)

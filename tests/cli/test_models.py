@@ -70,6 +70,16 @@ def test_classes_of_the_users_own_are_imported_from_the_folder(folder):
     assert result.stderr.count("\n") == 1
 
 
+def test_a_module_that_is_not_there_is_told_before_keras_loads(archives):
+    lines = "import sys; sys.modules['keras'] = None\nfrom graphwd.__main__ import main; main()"
+    arguments = ["inspect", "a.keras", "--live", "--import", "no_such_module"]
+    result = subprocess.run(
+        [sys.executable, "-c", lines, *arguments], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "There is no module 'no_such_module'" in result.stderr
+
+
 @pytest.mark.parametrize("level", [None, "0", "3"])
 def test_tensorflow_says_nothing_whatever_is_set(archives, level):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save("c.keras")

@@ -803,3 +803,8 @@ def test_a_string_is_a_regularizer_and_a_recipe_is_named() -> None:
     with pytest.raises(PolicyError, match=r"did you mean 'resnet'.*the name of a recipe"):
         Policy.coerce("resnett")
     assert [recipe.name for recipe in graphwd.recipes()] == [recipe.name for recipe in recipes()]
+
+
+def test_a_number_is_told_its_two_units() -> None:
+    with pytest.raises(PolicyError, match=r"graphwd\.weight_decay\(0\.1\) or keras\.regularizers"):
+        Rule(0.1)
