@@ -17,11 +17,7 @@ def before(found: survey.Survey) -> dict[int, dict[int, Any]]:
 
 
 def keep(found: survey.Survey, plan: Plan, known: Mapping[int, dict[int, Any]], model: Any) -> None:
-    """Lets the layers of a rewritten model keep starts.
-
-    A penalty that the plan has left as it was keeps its start; another starts where the weights
-    are.
-    """
+    """Lets layers keep starts: a penalty that stays has its own, others start where weights are."""
     if not any(starts.wanted(v.regularizer) for v in model.variables) and not any(known.values()):
         return
     layers: list[Any] = []

@@ -16,16 +16,11 @@ _NUMBER = re.compile(r"_\d+$")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A variable to be found again.
-
-    Attributes:
-        path: Its path, as Keras tells it.
-        unsaved: The names in the path that no config has: those of layers inside a layer, which
-            may be numbered otherwise where the file is loaded.
-    """
+    """A variable to be found again, by its path."""
 
     path: str
     unsaved: frozenset[str] = frozenset()
+    """The names in the path that no config has: of layers in a layer, numbered anew on loading."""
 
     @property
     def names(self) -> list[str]:
@@ -49,15 +44,6 @@ def patterns(groups: Mapping[Group, Sequence[Place]]) -> dict[Group, str]:
     where a file is loaded, and so may the names of layers around one in a wrapper. So each variable
     is told by as little of its path's end as tells its group, the name of a layer at least, and
     without such numbers if that is enough.
-
-    Args:
-        groups: The variables of each group.
-
-    Returns:
-        A dict with a pattern for `re.fullmatch` for each group.
-
-    Raises:
-        GraphwdError: when two variables of different groups have the same path.
     """
     exact, plain = _owners(groups, numbered=True), _owners(groups, numbered=False)
     found: dict[Group, str] = {}

@@ -22,13 +22,7 @@ _classes: dict[type, type] = {}
 
 
 class Scaled:
-    """A regularizer whose penalty is multiplied by a factor.
-
-    Attributes:
-        unscaled: The regularizer.
-        factor: Computes the factor, in the step.
-        tick: What else happens when the penalty is computed.
-    """
+    """A regularizer whose penalty is multiplied by a factor, and what else happens then."""
 
     def __init__(
         self, unscaled: Any, factor: Callable[[], Any], tick: Callable[[], None] | None
@@ -112,14 +106,7 @@ def steps_of(optimizer: Any) -> Any:
 def scale_decay(
     optimizer: Any, leaf: Any, factor: Callable[[Any], Any], state: State | None
 ) -> None:
-    """Multiplies the decay of one of an optimizer's optimizers in each step.
-
-    Args:
-        optimizer: The whole optimizer, as the model has it.
-        leaf: The one of those inside, or itself, that has the decay.
-        factor: Computes the factor from the optimizer.
-        state: A variable that the factor is computed from and that JAX has to see.
-    """
+    """Multiplies the decay of one inside an optimizer, by what JAX has to see the state of."""
     for each in chain(optimizer):
         if not isinstance(each, _Scheduled):
             each.__class__ = _scheduled_class(each)

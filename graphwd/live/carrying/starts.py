@@ -37,17 +37,10 @@ class Start:
 
 
 class Kept:
-    """The starts of one layer's weights.
-
-    Attributes:
-        key: What a config has for them. A clone finds them by it, and a file has them as assets.
-        indices: The places of the weights among `walk.weights(layer)`.
-        variables: Their starts by these places, once the weights exist.
-        complete: Whether the starts have their values.
-    """
+    """The starts of one layer's weights, by the places of these among `walk.weights(layer)`."""
 
     def __init__(self, key: str, indices: Iterable[int]) -> None:
-        self.key = key
+        self.key = key  # what a config has, by which a clone finds them; a file has them as assets
         self.indices = list(indices)
         self.variables: dict[int, Any] = {}
         self.complete = False
