@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 import socket
@@ -280,7 +281,11 @@ def test_a_signal_leaves_nothing_behind(tmp_path, code, arguments, number):
     write_keras(tmp_path / "a.keras")
     command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=ENVIRONMENT, cwd=tmp_path, **pipes) as child:
+    # Whoever runs the tests in the background of a shell has them started deaf to Ctrl-C.
+    hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, cwd=tmp_path, preexec_fn=hearing, **pipes
+    ) as child:
         assert child.stdout.readline() == b"ready\n", child.stderr.read().decode()
         child.send_signal(number)
         began = time.monotonic()

@@ -244,12 +244,13 @@ class _Saved:
             if step == "config":
                 continue
             attribute = str(step)
-            if step == "layers":
+            listed = step == "layers" and isinstance(node, list)
+            if listed:
                 node = node[next(steps)]
                 keys = (*keys, "layers")
             name = node["config"].get("name") if is_serialized(node) else None
             key = self._children.get(keys, {}).get(name) if isinstance(name, str) else None
-            if key is None or not (step == "layers" or key.endswith(attribute)):
+            if key is None or not (listed or key.endswith(attribute)):
                 return None
             keys = (*keys, key)
         return keys

@@ -5,7 +5,7 @@ import warnings
 import zipfile
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from graphwd.errors import ArchiveError, PolicyError
@@ -157,8 +157,15 @@ MODELS = st.fixed_dictionaries(
 )
 
 
+LONE_LAYER = {
+    "class_name": "Dense",
+    "config": {"layers": {"class_name": "Dense", "config": {"kernel_regularizer": None}}},
+}
+
+
 @MORE
 @given(JSON | MODELS)
+@example(LONE_LAYER)  # where a list is usual
 def test_any_json(folder, config):
     source = write_keras(folder / "json.keras", text=json.dumps(config))
     attempt(source, folder / "target.keras")
