@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -161,8 +160,7 @@ def plan(model: Any, policy: Any) -> Plan:
     """Says what a policy does to a model, without doing it.
 
     Args:
-        model: A live `keras.Model`, or the path of a `.keras` or `.h5` file, which is read without
-            Keras.
+        model: A live `keras.Model`, or the path of a saved one, which is read without Keras.
         policy: As for `rewrite`.
 
     Returns:
@@ -196,8 +194,8 @@ def inspect(model: Any) -> Plan:
     and training steps that leave the penalties out.
 
     Args:
-        model: A live `keras.Model`, or the path of a `.keras` or `.h5` file, for which it says what
-            the optimizer does once the file is loaded.
+        model: A live `keras.Model`, or the path of a saved one, for which it says what the
+            optimizer does once the file is loaded.
 
     Returns:
         A `Plan` without edits whose tables list what every slot holds and what decays it; the
@@ -259,17 +257,14 @@ def verify(
             keras.saving.load_model(m) if is_file else m
             for m, is_file in zip((original, rewritten), files, strict=True)
         )
-    from graphwd.live import checks, starting
+    from graphwd.live import checks
     from graphwd.live.proving import verification
 
     for model in (original, rewritten):
         checks.is_model(model, "verify")
-    report = verification.verify_models(
+    return verification.verify_models(
         original, rewritten, chosen, outputs=outputs, unsaved=not any(files)
     )
-    if not report.ok:
-        return report
-    return dataclasses.replace(report, problems=tuple(starting.differences(original, rewritten)))
 
 
 def rewrite_file(
@@ -278,7 +273,8 @@ def rewrite_file(
     """Rewrites a saved model without loading it: no Keras, no weights read, at the speed of a copy.
 
     Args:
-        source: A `.keras` or a whole-model `.h5` file.
+        source: A `.keras` or a whole-model `.h5` file, or the folder of a preset or of an unzipped
+            model.
         target: Where to write; the file is either complete or what it was before.
         policy: As for `rewrite`.
         overwrite: Whether an existing target may be replaced; the target may be the source then.

@@ -1,4 +1,4 @@
-"""What differs between TensorFlow, JAX and PyTorch: how a variable's value is copied.
+"""What differs between TensorFlow, JAX and PyTorch: values copied, compared, placed, compiled.
 
 TensorFlow shares a buffer between two variables until one of them is written, so its copies are
 free. JAX's training step donates its buffers and PyTorch writes in place, so there every value

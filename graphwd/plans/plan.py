@@ -290,10 +290,10 @@ def refuse_carried(plan: Plan) -> None:
     """Refuses a plan with penalties that Keras alone can't load."""
     carried = tuple(edit.path for edit in plan.slots if edit.carried)
     if carried:
-        some = ", ".join(carried[:5]) + (", ..." if len(carried) > 5 else "")
+        named = ", ".join(carried[:5]) + (", ..." if len(carried) > 5 else "")
         raise UnreachableWeightError(
             f"No layer's config reaches {len(carried)} of the weights that the policy wants a "
-            f"regularizer on ({some}); leave portable=False to let graphwd carry them.",
+            f"regularizer on ({named}); leave portable=False to let graphwd carry them.",
             carried,
         )
 

@@ -236,7 +236,7 @@ class Policy:
         """The policy of a published training recipe.
 
         Args:
-            name: String, the recipe's name; `graphwd.policy.recipes()` has them all.
+            name: String, the recipe's name; `graphwd.recipes()` has them all.
             weight_decay: Float, to use in place of the recipe's strength: a weight decay as in the
                 papers, PyTorch and TF-Slim; x is `L2(x / 2)`.
             l2: Float, to use in place of the recipe's strength: the factor of Keras's `L2`.

@@ -1,4 +1,4 @@
-"""A saved model as a file that is open: its config, its weights, and a copy with another config.
+"""A saved model that is open: its config, its weights, and a copy with another config.
 
 The config of a saved model is data here: classes that it names are never imported, and weights
 never decoded but to compare or to measure them. Limits on sizes and depths make a hostile file an

@@ -1,4 +1,4 @@
-"""What accompanies `fit`: decoupled decay, schedules of strengths, the start of L2-SP, the logger.
+"""What accompanies `fit`: decoupled decay, schedules of strengths, the penalty L2SP, the logger.
 
-Other rooms import nothing from here but `graphwd.api`, which shows what an optimizer decays.
+Of the package only `graphwd` itself and `graphwd.api` import from here.
 """

@@ -1,4 +1,4 @@
-"""What the optimizer of a live model decays, and whether its training step sees the penalties."""
+"""What the optimizer of a live model decays, weight by weight."""
 
 from __future__ import annotations
 

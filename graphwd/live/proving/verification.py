@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from graphwd.errors import EquivalenceError
 from graphwd.graph.equivalence import Report, compare
 from graphwd.graph.slots import set_regularizers
+from graphwd.live import starting
 from graphwd.live.carrying import serializing
 from graphwd.live.proving import equality
 from graphwd.live.survey import Survey, survey
@@ -52,12 +54,21 @@ def verify_models(
     outputs: bool = False,
     unsaved: bool = True,
 ) -> Report:
-    """Proves that a live model is another one plus a policy's edits."""
+    """Proves that a live model is another one plus a policy's edits, with the starts of both."""
     found = survey(original)
     if policy is not None:
         plan = make_plan(found.slots, policy, source=f"model {original.name!r}")
-        return verify_clone(found, plan, rewritten, outputs=outputs, unsaved=unsaved)
-    other = survey(rewritten)
+        report = verify_clone(found, plan, rewritten, outputs=outputs, unsaved=unsaved)
+    else:
+        report = _verify_any(found, rewritten, outputs=outputs, unsaved=unsaved)
+    if not report.ok:
+        return report
+    return replace(report, problems=tuple(starting.differences(original, rewritten)))
+
+
+def _verify_any(found: Survey, rewritten: Any, *, outputs: bool, unsaved: bool) -> Report:
+    """Proves that a live model is the surveyed one with whatever regularizers its config says."""
+    original, other = found.model, survey(rewritten)
     comparison = compare(found.serialized, other.serialized, regularizers_too=False)
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)
