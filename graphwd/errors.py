@@ -25,7 +25,7 @@ class EquivalenceError(GraphwdError):
     """A rewritten model is not the original plus the planned edits.
 
     Attributes:
-        report: the `Report` of the verification that failed.
+        report: what the comparison found, where it was one of models: `str(report)` has all of it.
     """
 
     def __init__(self, message: str, report: object = None) -> None:

@@ -87,7 +87,7 @@ def render(plan: Plan) -> str:
         keys=marks.legend(),
         facts=_facts(plan, summary),
         charts=_charts(plan, marks, valued=summary.valued),
-        tables=summary.tables(),
+        tables=plan.shown()[0],
         swatches=[f"p{number % _COLOURS}" for number in range(len(plan.policy or ()))],
         marks=marks,
         describe=regularizers.describe,

@@ -68,7 +68,7 @@ def _notes(unreached: Sequence[Unreached]) -> tuple[str, ...]:
         names.append(f"and {len(unreached) - 3} layers more")
     return (
         "The file stores weights that no slot of its config reaches; rewrite the loaded model "
-        f"(--live) to penalize them: {'; '.join(names)}.",
+        f"(--live) to penalise them: {'; '.join(names)}.",
     )
 
 

@@ -365,3 +365,11 @@ def test_no_box_is_called_by_a_star():
 def test_the_readmes_picture_can_be_made_again(tmp_path):
     make_picture(tmp_path / "picture.png")
     assert len(pixels(tmp_path / "picture.png")) > 500
+
+
+def test_the_page_of_what_is_penalised_now_has_what_the_optimizer_decays():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.AdamW(weight_decay=0.004), "mse")
+    plan = graphwd.inspect(model)
+    (table,) = plan.tables()[-1:]
+    assert table.title in page.render(plan)
