@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import random
 import threading
@@ -564,3 +565,21 @@ def test_a_generator_that_a_call_draws_from_is_where_it_was(make, state):
     assert rewritten.get_layer("drawing").held is not model.get_layer("drawing").held
     assert state(model.get_layer("drawing").held) == before
     assert state(rewritten.get_layer("drawing").held) == before
+
+
+def test_a_shared_ordered_dict_is_found():
+    class Holding(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.held = collections.OrderedDict(one=1)
+
+        def call(self, inputs):
+            return inputs
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2)(Holding(name="holding")(inputs)))
+    copy = graphwd.rewrite(model, "l2")
+    held = model.get_layer("holding").held
+    assert copy.get_layer("holding").held is not held
+    vars(copy.get_layer("holding"))["held"] = held
+    assert not graphwd.verify(model, copy, "l2").ok
