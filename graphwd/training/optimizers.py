@@ -114,13 +114,12 @@ class StartDecay(GlobalClipping):
         return {**super().get_config(), "towards_start": list(self.__dict__["_towards_start"])}
 
 
-class _TowardsStart:
+class _TowardsStart(_keras.OwnDecay):
     """Mixed into an optimizer's class: decays weights towards starts, which are its own state."""
 
     built: bool
     learning_rate: Any
     weight_decay: Any
-    _use_weight_decay: Any
 
     def build(self, variables: Any) -> None:
         """Takes the starts that it was given; without any, those that will be loaded."""
@@ -139,8 +138,8 @@ class _TowardsStart:
                 _keras.track_variable(own, start)
             starts.append(start)
 
-    def _apply_weight_decay(self, variables: Any) -> None:
-        """Decays where Keras decays: before the update, and only in steps that update."""
+    def decay_weights(self, variables: Sequence[Any]) -> None:
+        """Decays weights towards their starts."""
         if not vars(self)[_COMPLETE]:
             raise GraphwdError(
                 f"The optimizer {type(self).__name__} decays weights towards a start that it has "
@@ -154,7 +153,7 @@ class _TowardsStart:
             own.assign_sub(weight, (weight - start) * decay * rate)
 
         pairs = [(variable, start_of(own, variable)) for variable in variables]
-        backends.update_each(pull, [pair for pair in pairs if self._use_weight_decay(pair[0])])
+        backends.update_each(pull, [pair for pair in pairs if _keras.decays(self, pair[0])])
 
 
 def start_of(leaf: Any, variable: Any) -> Any:

@@ -9,7 +9,7 @@
 | `Layer._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics`, `Tracked*` | the only view that keeps who owns which variable and in which order | the same |
 | `Variable._value`, `._initialize`, `._layout` | a copied variable of the same options that lies where its original does, without an initializer | attribute error |
 | `Variable._shape`, `._dtype` | a shape that is a plain tuple, and a dtype, without asking the backend | `shape` and `dtype` are asked |
-| `Optimizer._use_weight_decay`, `._exclude_from_weight_decay*`, `._var_key`, `._optimizer_map`, `._learning_rate`, `._apply_weight_decay`, `._get_variable_index`, `._track_variable` | which weights an optimizer decays, by what, and towards what | attribute error |
+| `Optimizer._use_weight_decay`, `._apply_weight_decay`, `._exclude_from_weight_decay*`, `._var_key`, `._optimizer_map`, `._learning_rate`, `._apply_weight_decay`, `._get_variable_index`, `._track_variable` | which weights an optimizer decays, by what, and towards what | attribute error |
 | `Layer._remat_mode`, `Trainer._run_eagerly`, `._jit_compile`, `._distribute_strategy` | how a layer computes, which no config tells | not compared |
 | `global_state` | names' counters as they were before a rewrite | import error |
 | TensorFlow's `Function._clone`, `MutableHashTable._default_value`, `_DictWrapper._update_snapshot`, `_self_unconditional_*` | a function, a table and a tracked dict of their own for a copy | attribute error |
@@ -60,6 +60,7 @@ try:
     from graphwd.live._keras.layers import traced_anew as traced_anew
     from graphwd.live._keras.layers import unchanged_globals as unchanged_globals
     from graphwd.live._keras.layers import value_of as value_of
+    from graphwd.live._keras.optimizers import OwnDecay as OwnDecay
     from graphwd.live._keras.optimizers import decay_of as decay_of
     from graphwd.live._keras.optimizers import decays as decays
     from graphwd.live._keras.optimizers import excluded_from_decay as excluded_from_decay

@@ -6,6 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 
+class OwnDecay:
+    """Mixed into an optimizer's class, whose own `decay_weights` decays where Keras would.
+
+    That is before the update, and only in steps that update.
+    """
+
+    decay_weights: Any
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        self.decay_weights(variables)
+
+
 def key_of(variable: Any) -> Any:
     """What an optimizer knows a variable by, which on TensorFlow is not its id."""
     return getattr(variable._value, "_unique_id", id(variable))
