@@ -51,16 +51,11 @@ def _own_name(source: str) -> str:
 
 def require_effect(plan: Plan, unwritten: str = "") -> None:
     """Refuses a plan that does nothing, or less than its policy says, as `--strict` asks."""
-    slots = [edit.slot for edit in plan.slots]
-    lacks = [
-        f"Rule {number} matches nothing"
-        for number, rule in enumerate(plan.policy or (), 1)
-        if not any(map(rule.matches, slots))
-    ]
+    lacks = list(plan.unmatched)
     if not len(plan):
-        lacks.append("The policy edits nothing")
+        lacks.append(f"The policy edits nothing of {plan.source}.")
     if lacks:
-        raise Unfulfilled(f"{lacks[0]} of {plan.source}, which --strict doesn't allow{unwritten}.")
+        raise Unfulfilled(f"{lacks[0].removesuffix('.')}, which --strict doesn't allow{unwritten}.")
 
 
 def plan_source(source: str, policy: Policy | None, loading: Loading) -> Plan:

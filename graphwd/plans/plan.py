@@ -70,6 +70,7 @@ class Plan:
         hidden: The number of parameters in weights that no slot reaches, as far as a file tells.
         measure: Computes the values of the penalties, where the weights are known.
         decays: What the optimizer decays, where that was asked for.
+        unmatched: A sentence for each rule without any effect.
     """
 
     policy: Policy | None
@@ -81,6 +82,7 @@ class Plan:
     hidden: int = field(default=0, compare=False, repr=False)
     measure: Measure | None = field(default=None, compare=False, repr=False)
     decays: Decays | None = field(default=None, compare=False, repr=False)
+    unmatched: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -283,7 +285,18 @@ def make_plan(
     told += [*undecided, *passed_over(edits)]
     if policy is not None and policy.mechanism == "decoupled":
         told.append(DECOUPLED)
-    return Plan(policy, edits, source, tuple(told), serialized, sizes, hidden, measure, decays)
+    return Plan(
+        policy,
+        edits,
+        source,
+        tuple(told),
+        serialized,
+        sizes,
+        hidden,
+        measure,
+        decays,
+        tuple(unmatched),
+    )
 
 
 def refuse_carried(plan: Plan) -> None:

@@ -96,7 +96,10 @@ def test_strict_asks_for_an_effect(tmp_path, monkeypatch, live):
     model.save("a.keras")
     Policy([Rule(l2(1), roles="kernel"), Rule(None, layers="Nope")]).save("unmatched.toml")
     Policy([Rule(None)]).save("idle.toml")
-    for policy, words in [("unmatched", "Rule 2 matches nothing"), ("idle", "edits nothing")]:
+    for policy, words in [
+        ("unmatched", "Rule 2 (layers: Nope) matches nothing of "),
+        ("idle", "edits nothing"),
+    ]:
         options = ["--policy", f"{policy}.toml", "--strict", *live]
         result = run("rewrite", "a.keras", "b.keras", *options, code=1)
         assert words in result.stderr
