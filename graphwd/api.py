@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from graphwd.graph import collector
-from graphwd.plans.plan import Plan, make_plan, warn_of_mechanism
+from graphwd.plans.plan import Plan, refuse_carried, warn_of_mechanism
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy
 
 if TYPE_CHECKING:
     from graphwd.graph.equivalence import Report
-    from graphwd.live.survey import Survey
 
 Path: TypeAlias = str | os.PathLike[str]
 
@@ -88,72 +87,54 @@ def rewrite(
     model = graphwd.rewrite(model, graphwd.Rule(graphwd.weight_decay(1e-4), roles="kernel"))
     ```
     """
-    from graphwd.live import _keras, checks, editing, starting
-    from graphwd.live.copying.copier import copied
-    from graphwd.live.proving.verification import prove
-    from graphwd.live.survey import of_copy, survey
-
-    checks.is_model(model, "rewrite")
-    with collector.paused(), _keras.unchanged_globals():
-        found = survey(model, calls=not in_place)
-        decided = _planned(found, Policy.coerce(policy))
-        checks.accept(found, decided, portable=portable)
-        starts = starting.before(found)
-        edited = found if in_place else of_copy(found, *copied(model))
-        result = editing.edit(edited, decided, verify=in_place and bool(verify))
-        if verify and not in_place:
-            prove(found, decided, result, outputs=verify == "outputs")
-        starting.keep(found, decided, starts, result)
-        return result
+    accept = refuse_carried if portable else None
+    return rewrite_and_tell(model, policy, accept, verify=verify, in_place=in_place)[0]
 
 
 def rewrite_and_tell(
-    model: Any, policy: Any, accept: Callable[[Plan], None]
-) -> tuple[Any, Plan, Report]:
+    model: Any,
+    policy: Any,
+    accept: Callable[[Plan], None] | None = None,
+    *,
+    verify: bool | Literal["outputs"] = True,
+    in_place: bool = False,
+) -> tuple[Any, Plan, Report | None]:
     """Rewrites a model, for whoever shows what was done: from one survey of it.
 
     Args:
         model: A `keras.Model`.
         policy: As for `rewrite`.
         accept: Called with the plan before anything else is done, to refuse it with an error.
+        verify: As for `rewrite`.
+        in_place: As for `rewrite`.
 
     Returns:
-        The new model, the plan that it has, and the proof, which may have failed.
+        The model, the plan that it has, and the proof.
     """
     from graphwd.live import _keras, checks, editing, starting
     from graphwd.live.copying.copier import copied
-    from graphwd.live.proving.verification import verify_clone
+    from graphwd.live.penalties import planned
+    from graphwd.live.proving.verification import prove_copy, prove_edits
     from graphwd.live.survey import of_copy, survey
 
+    checks.refuse_other_than_model(model, "rewrite")
+    report = None
     with collector.paused(), _keras.unchanged_globals():
-        found = survey(model)
-        decided = _planned(found, Policy.coerce(policy))
-        accept(decided)
+        found = survey(model, calls=not in_place)
+        decided = planned(found, Policy.coerce(policy))
+        warn_of_mechanism(decided)
+        if accept is not None:
+            accept(decided)
         checks.accept(found, decided)
         starts = starting.before(found)
-        result = editing.edit(of_copy(found, *copied(model)), decided, verify=False)
-        report = verify_clone(found, decided, result)
-        starting.keep(found, decided, starts, result)
-        return result, decided, report
-
-
-def _planned(found: Survey, policy: Policy | None) -> Plan:
-    """The plan of a policy for a surveyed model; without one, of what it holds."""
-    from graphwd.live import checks
-    from graphwd.live.penalties import Weights
-    from graphwd.training import decaying
-
-    penalises = policy is not None or any(slot.regularizer for slot in found.slots)
-    unused = checks.unused_penalties(found.model) if penalises else ""
-    return make_plan(
-        found.slots,
-        policy,
-        source=f"model {found.model.name!r}",
-        notes=[*found.notes, *filter(None, [unused])],
-        serialized=found.serialized,
-        measure=Weights(found),
-        decays=decaying.decays(found) if policy is None else None,
-    )
+        copy = found if in_place else of_copy(found, *copied(model))
+        with editing.edited(copy, decided) as units:
+            if verify and not in_place:
+                report = prove_copy(found, decided, copy.model, outputs=verify == "outputs")
+            elif verify:
+                report = prove_edits(found, units, decided)
+            starting.keep(found, decided, starts, copy.model)
+    return copy.model, decided, report
 
 
 def plan(model: Any, policy: Any) -> Plan:
@@ -178,10 +159,11 @@ def plan(model: Any, policy: Any) -> Plan:
 
         return archive.plan_file(model, Policy.coerce(policy))
     from graphwd.live import checks
+    from graphwd.live.penalties import planned
     from graphwd.live.survey import survey
 
-    checks.is_model(model, "plan")
-    return _planned(survey(model), Policy.coerce(policy))
+    checks.refuse_other_than_model(model, "plan")
+    return planned(survey(model), Policy.coerce(policy))
 
 
 def inspect(model: Any) -> Plan:
@@ -213,10 +195,13 @@ def inspect(model: Any) -> Plan:
 
         return archive.inspect_file(model)
     from graphwd.live import checks
+    from graphwd.live.penalties import planned
     from graphwd.live.survey import survey
+    from graphwd.training import decaying
 
-    checks.is_model(model, "inspect")
-    return _planned(survey(model), None)
+    checks.refuse_other_than_model(model, "inspect")
+    found = survey(model)
+    return planned(found, None, decaying.decays(found))
 
 
 def verify(
@@ -261,7 +246,7 @@ def verify(
     from graphwd.live.proving import verification
 
     for model in (original, rewritten):
-        checks.is_model(model, "verify")
+        checks.refuse_other_than_model(model, "verify")
     return verification.verify_models(
         original, rewritten, chosen, outputs=outputs, unsaved=not any(files)
     )

@@ -189,7 +189,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:300]}{'...' if len(text) > 300 else ''}".rstrip(" .")
 
 
-def check_target(path: str, *, overwrite: bool, source: str = "") -> None:
+def check_model_target(path: str, *, overwrite: bool, source: str = "") -> None:
     """Refuses early what a model can't be saved to, before any long work."""
     named, folder = path.endswith(_SUFFIXES), os.path.isdir(source)
     writing.check_target(path, overwrite=overwrite, folder=folder and not named)
@@ -199,7 +199,7 @@ def check_target(path: str, *, overwrite: bool, source: str = "") -> None:
 
 def save(model: Any, path: str, *, overwrite: bool = False, source: str = "") -> None:
     """Saves a model so that the file is whole: complete and on disk before it gets its name."""
-    check_target(path, overwrite=overwrite, source=source)
+    check_model_target(path, overwrite=overwrite, source=source)
     if not path.endswith(_SUFFIXES):
         with writing.replacing_folder(path, overwrite=overwrite) as inner:
             if is_preset(source):

@@ -11,7 +11,6 @@ from graphwd.cli import models
 from graphwd.cli.options import Loading, wrong_usage
 from graphwd.cli.program import Unfulfilled
 from graphwd.cli.terminal import progress
-from graphwd.errors import EquivalenceError
 from graphwd.plans.plan import Plan
 from graphwd.policy.policies import Policy
 
@@ -79,7 +78,7 @@ def rewrite_source(
 ) -> tuple[Plan, str]:
     """Writes a source to a target; what was planned, once accepted, and what the proof says."""
     live = loading.is_live(source)
-    models.check_target(target, overwrite=overwrite, source=source)
+    models.check_model_target(target, overwrite=overwrite, source=source)
     if not live:
         from graphwd.saved import archive
 
@@ -92,12 +91,6 @@ def rewrite_source(
         model = loading.load(source)
         next_step()
         copy, plan, report = api.rewrite_and_tell(model, policy, accept)
-        if not report.ok:
-            raise EquivalenceError(
-                f"The rewritten model is not the original plus the planned edits "
-                f"({report.problems[0]}); nothing was written, please report this.",
-                report,
-            )
         next_step()
         models.save(copy, target, overwrite=overwrite, source=source)
     return plan, str(report)

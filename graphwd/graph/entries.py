@@ -9,7 +9,7 @@ from typing import Any
 from graphwd.graph import values
 from graphwd.graph.slots import SUFFIX, is_slot, standard
 from graphwd.graph.values import Mask, contrast, is_mapping, keys_text, show
-from graphwd.graph.wiring import DEEPEST_LAYER, model_kind, name_of, too_deep
+from graphwd.graph.wiring import DEEPEST_LAYER, layer_name, model_kind, too_deep
 from graphwd.policy import regularizers
 
 _STRUCTURE = ("layers", "input_layers", "output_layers")
@@ -131,9 +131,9 @@ class Entries(Findings):
             if not self.named and _is_optimizer(one):
                 added["config"]["name"] = None
             return path, _class_mask(one, other, added)
-        name = name_of(one) or str(one["class_name"])
+        name = layer_name(one) or str(one["class_name"])
         kind = "model" if is_model else "layer"
-        owner: Owner = root.inner(kind, name, name_of(other) or name)
+        owner: Owner = root.inner(kind, name, layer_name(other) or name)
         self.names.setdefault(owner.path, owner.counterpart)
         if is_model:
             task = self.task

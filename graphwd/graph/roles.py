@@ -22,7 +22,8 @@ ORDER = (
 _FLAT = ("Dense", "Embedding", "ReversibleEmbedding")
 _RECURRENT = re.compile(r"(SimpleRNN|LSTM|GRU)(Cell)?")
 _CONVOLUTION = re.compile(r"(?:Depthwise|Separable)?Conv(?:LSTM)?([123])D(?:Transpose|Cell)?")
-_MATRICES = ("kernel", "depthwise", "pointwise", "recurrent", "embeddings")
+MATRICES = ("kernel", "depthwise", "pointwise", "recurrent", "embeddings")
+"""The roles whose weights have two or more dimensions."""
 
 
 def prefix_for(name: str, prefixes: Iterable[str]) -> str | None:
@@ -42,7 +43,7 @@ def known_ndim(class_name: str, config: Mapping[str, Any], role: str) -> int | N
     """The number of dimensions that a weight of Keras's own layers has, whatever its inputs."""
     convolution = _CONVOLUTION.fullmatch(class_name)
     recurrent = _RECURRENT.fullmatch(class_name)
-    if role in _MATRICES:
+    if role in MATRICES:
         if convolution:
             return int(convolution[1]) + 2
         if class_name == "EinsumDense":

@@ -95,12 +95,12 @@ def is_serialized(value: Any) -> TypeGuard[Mapping[str, Any]]:
     return type(config) is dict or isinstance(config, Mapping)
 
 
-def is_own(value: Mapping[str, Any]) -> bool:
+def is_serialized_stock(value: Mapping[str, Any]) -> bool:
     """Whether a serialized object's class is Keras's own and not another one of the same name."""
     module = value.get("module")
-    if isinstance(module, str):
-        return module == "keras" or module.startswith("keras.")
-    return ">" not in value["class_name"]  # the legacy dialect notes packages only like this
+    if module is None:  # the legacy dialect notes packages before a ">"; a notebook's has none
+        return ">" not in value["class_name"] and value.get("registered_name") is None
+    return str(module).split(".")[0] == "keras"
 
 
 def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
@@ -144,7 +144,9 @@ def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
                     regularizer=standard(item),
                     pointers=((*here, key),),
                     frozen=frozen and role != "activity",
-                    ndim=known_ndim(value["class_name"], config, role) if is_own(value) else None,
+                    ndim=known_ndim(value["class_name"], config, role)
+                    if is_serialized_stock(value)
+                    else None,
                 )
                 identity = (value.get("shared_object_id"), role)
                 if identity[0] is not None and identity in shared:

@@ -79,7 +79,7 @@ def as_object(config: Any) -> Mapping[str, Any]:
     return {"config": config}
 
 
-def name_of(entry: Mapping[str, Any]) -> str | None:
+def layer_name(entry: Mapping[str, Any]) -> str | None:
     """Gives a serialized layer's name; `None` if it has none."""
     name = entry.get("name")
     if not isinstance(name, str):
@@ -103,7 +103,7 @@ def model_kind(entry: Mapping[str, Any]) -> Literal["functional", "sequential", 
         # A custom layer may keep whatever it likes under this key.
         if not isinstance(layer, Mapping) or "class_name" not in layer:
             return "opaque"
-        name = name_of(layer)
+        name = layer_name(layer)
         if name is None or name in names:
             return "opaque"
         names.add(name)
@@ -123,7 +123,7 @@ def read(entry: Mapping[str, Any], graph: nx.MultiDiGraph[Call] | None = None) -
     >>> read({"class_name": "Dense", "config": {"name": "dense"}}).calls
     {'dense': 1}
     """
-    name = name_of(entry)
+    name = layer_name(entry)
     title = "the model" if name is None else f"model {show(name)}"
     level = Level(title, model_kind(entry))
     edges: Iterable[_Edge] = ()
@@ -132,7 +132,7 @@ def read(entry: Mapping[str, Any], graph: nx.MultiDiGraph[Call] | None = None) -
         functional.read()
         edges = functional.edges()
     elif level.kind == "sequential":
-        level.layers.update((str(name_of(layer)), layer) for layer in entry["config"]["layers"])
+        level.layers.update((str(layer_name(layer)), layer) for layer in entry["config"]["layers"])
         level.calls.update(dict.fromkeys(level.layers, 1))
         edges = _sequential_edges(level)
     else:
@@ -188,7 +188,7 @@ class _FunctionalReader:
 
     def _read_layer(self, index: int, entry: Any) -> None:
         level = self.level
-        name = name_of(entry) if isinstance(entry, Mapping) else None
+        name = layer_name(entry) if isinstance(entry, Mapping) else None
         if name is None:
             raise ModelError(
                 f"Layer number {index} of {level.title} has no name; the config is damaged."

@@ -40,7 +40,7 @@ def give_value(source: Any, target: Any) -> None:
         _keras.set_value(target, keras.ops.copy(value))
 
 
-def set_value(source: Any, target: Any) -> None:
+def assign_value(source: Any, target: Any) -> None:
     """Gives a variable that has a value the one of another of the same shape and dtype."""
     backend = keras.backend.backend()
     if backend == "tensorflow":

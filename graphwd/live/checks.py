@@ -14,12 +14,7 @@ import keras
 from graphwd.errors import ModelError, PolicyError
 from graphwd.live import _keras, backends
 from graphwd.live.survey import Survey, is_built
-from graphwd.plans.plan import (
-    Plan,
-    UnusedPenaltyWarning,
-    refuse_carried,
-    warn_of_mechanism,
-)
+from graphwd.plans.plan import Plan, UnusedPenaltyWarning, outside
 from graphwd.policy import regularizers
 
 _REACHES_THE_LOSS = frozenset(
@@ -28,7 +23,7 @@ _REACHES_THE_LOSS = frozenset(
 _STEPS = ("train_step", "test_step", "compute_loss")
 
 
-def is_model(model: Any, function: str) -> None:
+def refuse_other_than_model(model: Any, function: str) -> None:
     """Raises `ModelError` unless an argument is a live model, outside of a traced function."""
     if isinstance(model, (str, os.PathLike)):
         raise ModelError(
@@ -52,17 +47,14 @@ def is_model(model: Any, function: str) -> None:
         )
 
 
-def accept(found: Survey, plan: Plan, *, portable: bool = False) -> None:
+def accept(found: Survey, plan: Plan) -> None:
     """Refuses, or warns of, what a plan would do, before anything is changed."""
-    warn_of_mechanism(plan)
-    if portable:
-        refuse_carried(plan)
-    regularizers_fit(found, plan)
+    refuse_misfits(found, plan)
     warn_of_unbuilt(found)
     warn_of_unused_penalties(found.model)
 
 
-def regularizers_fit(found: Survey, plan: Plan) -> None:
+def refuse_misfits(found: Survey, plan: Plan) -> None:
     """Raises `PolicyError` when a planned regularizer can't be computed on a weight it is for.
 
     Keras's L1, L2 and L1L2 fit every float; others are computed once for each shape.
@@ -71,7 +63,7 @@ def regularizers_fit(found: Survey, plan: Plan) -> None:
     for unit in found.units:
         for index, slot in unit.governs.items():
             after = plan.slots[slot].after
-            if regularizers.is_stock(after) or regularizers.wants_start(after):
+            if regularizers.fits_every_float(after) or regularizers.wants_start(after):
                 continue  # a start is there only once the rewrite is done
             variable = unit.weights[index].variable
             key = (id(after), _keras.shape_of(variable), _keras.dtype_of(variable))
@@ -100,7 +92,7 @@ def warn_of_unbuilt(found: Survey) -> None:
             f"Model {found.model.name!r} is not built: only the weights that its config reaches "
             "get a penalty; call or build it before the rewrite to reach all.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=outside(),
         )
 
 
@@ -133,7 +125,7 @@ def warn_of_unused_penalties(model: Any) -> None:
     """Warns when no penalty has an effect in training."""
     sentence = unused_penalties(model)
     if sentence:
-        warnings.warn(sentence, UnusedPenaltyWarning, stacklevel=4)
+        warnings.warn(sentence, UnusedPenaltyWarning, stacklevel=outside())
 
 
 def _is_of_keras(cls: type) -> bool:

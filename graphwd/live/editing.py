@@ -4,72 +4,39 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 
-from graphwd.errors import EquivalenceError, ModelError
-from graphwd.graph import values
-from graphwd.graph.equivalence import compare
-from graphwd.graph.slots import SUFFIX, Slot, set_regularizers
+from graphwd.errors import ModelError
+from graphwd.graph.slots import SUFFIX, Slot
 from graphwd.live import survey, walk
-from graphwd.live.carrying import carrier, serializing
+from graphwd.live.carrying import carrier
 from graphwd.plans.plan import Plan
 from graphwd.policy import regularizers
 
 
-def edit(found: survey.Survey, plan: Plan, *, verify: bool = True) -> Any:
-    """Gives a model the regularizers of a plan without building another model."""
+@contextmanager
+def edited(found: survey.Survey, plan: Plan) -> Iterator[list[survey.Unit]]:
+    """Gives a model the regularizers of a plan, and what changed; an error takes them away again.
+
+    That holds for an error of the block, too, which proves what was edited.
+    """
     restores: list[Callable[[], None]] = []
     made: dict[int, Any] = {id(None): None}
     serialize_once = regularizers.once()
     try:
-        edited = [
+        yield [
             unit
             for unit in found.units
             if _edit_unit(found, unit, plan, serialize_once, made, restores)
         ]
-        if verify:
-            _prove_all(found, edited, plan)
     except BaseException:
         for restore in reversed(restores):
             restore()
         raise
-    return found.model
-
-
-def _prove_all(found: survey.Survey, edited: list[survey.Unit], plan: Plan) -> None:
-    reached = {id(inner) for unit in edited for _, _, inner in walk.layers_within(unit.layer)}
-    for unit in found.units:  # two wrappers may hold the same layer
-        if any(id(inner) in reached for _, _, inner in walk.layers_within(unit.layer)):
-            _prove(found, unit, plan)
-
-
-def _prove(found: survey.Survey, unit: survey.Unit, plan: Plan) -> None:
-    """Compares the config of a layer that an edit reached with the planned one.
-
-    A layer that can't tell its config is edited all the same, but can't be saved.
-    """
-    actual = serializing.serialize(unit.layer)
-    before: Any = found.serialized
-    for key in unit.pointer:
-        before = before[key]
-    edits = {
-        pointer: plan.slots[index].after
-        for pointer, index in unit.slots.items()
-        if plan.slots[index].changes
-    }
-    planned = set_regularizers(before, edits)
-    if not values.differences(planned, actual):
-        return
-    comparison = compare(planned, actual, match="names")
-    if not comparison.ok:
-        raise EquivalenceError(
-            f"The config of layer {unit.layer.name!r} does not say what the plan says "
-            f"({comparison.problems[0]}); rewrite without in_place=True instead.",
-            comparison,
-        )
 
 
 def _edit_unit(
@@ -81,6 +48,7 @@ def _edit_unit(
     restores: list[Callable[[], None]],
 ) -> bool:
     """Edits a layer if the plan wants it otherwise than it is, and says whether it did."""
+    kept = carrier.carried_penalties(unit.layer)
     in_config = {
         pointer: index for pointer, index in unit.slots.items() if plan.slots[index].changes
     }
@@ -93,8 +61,7 @@ def _edit_unit(
             carried.append(carrier.penalty(index, weight, walk.role_of(weight), dict(after)))
         if not regularizers.equal(serialize_once(weight.variable.regularizer), after):
             on_variables.append((weight.variable, after))
-    recarried = carried != carrier.carried_penalties(unit.layer)
-    if not in_config and not on_variables and not recarried:
+    if not in_config and not on_variables and carried == kept:
         return False
     restores.append(carrier.snapshot(unit.layer))
     for pointer, index in in_config.items():
@@ -107,7 +74,7 @@ def _edit_unit(
             setattr(holder, attribute, regularizer)
     for variable, after in on_variables:
         variable.regularizer = _made(after, made)
-    if recarried:
+    if carried != kept:
         carrier.attach(unit.layer, carried, carrier.fingerprint(unit.weights))
     carrier.hand_down(unit.layer)
     return True

@@ -7,11 +7,29 @@ from typing import Any
 
 import keras
 
-from graphwd.live import walk
+from graphwd.live import checks, walk
+from graphwd.live.carrying import starts
 from graphwd.live.survey import Survey, survey
+from graphwd.plans.decays import Decays
 from graphwd.plans.plan import Edit, Plan, Value, make_plan
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy
+
+
+def planned(found: Survey, policy: Policy | None, decays: Decays | None = None) -> Plan:
+    """The plan of a policy for a surveyed model; without one, of what it holds."""
+    penalises = policy is not None or any(slot.regularizer for slot in found.slots)
+    unused = checks.unused_penalties(found.model) if penalises else ""
+    measure = Weights(found)
+    return make_plan(
+        found.slots,
+        policy,
+        source=f"model {found.model.name!r}",
+        notes=[*found.notes, *filter(None, [unused])],
+        serialized=found.serialized,
+        measure=measure,
+        decays=decays,
+    )
 
 
 def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[walk.Weight, Edit]]]:
@@ -80,7 +98,7 @@ def _value(regularizer: Any, variable: Any, added: set[tuple[int, bool]], planne
     if regularizer is None or (id(variable), planned) in added:
         return 0.0
     added.add((id(variable), planned))
-    if planned and hasattr(regularizer, "started"):  # it will start where the weight is
+    if planned and starts.wanted(regularizer):  # it will start where the weight is
         return 0.0
     term = keras.ops.sum(regularizer(keras.ops.cast(variable, "float32")))
     return float(keras.ops.convert_to_numpy(term))

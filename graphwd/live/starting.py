@@ -34,7 +34,7 @@ def keep(found: survey.Survey, plan: Plan, known: Mapping[int, dict[int, Any]], 
             carrier.keep_starts(layer, kept)
 
 
-def differences(original: Any, rewritten: Any) -> list[str]:
+def start_differences(original: Any, rewritten: Any) -> list[str]:
     """Says which starts are neither those of the original nor its weights."""
     found = []
     for ours, theirs in walk.pair_variables(walk.pair_layers(original, rewritten)):

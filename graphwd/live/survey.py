@@ -18,7 +18,7 @@ import keras
 from graphwd.graph import roles
 from graphwd.graph.slots import Pointer, Slot, find_slots
 from graphwd.live import _keras, probing, walk
-from graphwd.live.carrying.serializing import serialize
+from graphwd.live.carrying.serializing import serialize_layer
 from graphwd.policy import regularizers
 
 
@@ -69,77 +69,64 @@ class Survey:
 
 def survey(model: Any, *, calls: bool = True) -> Survey:
     """Finds every slot of a live model and the weights that it governs."""
-    serialized = serialize(model, calls=calls)
+    serialized = serialize_layer(model, calls=calls)
     units, pointers = _units(model)
     slots = _slots(serialized, units, pointers)
     for unit in units:
         _leave_to_the_carrier(unit, slots)
-    trainable = {id(variable) for variable in model.trainable_variables}
-    differences: list[str] = []
     memory: dict[str, dict[int, Pointer]] = {}
     for unit in units:
         for weight, pointer in _governed(unit, slots, memory).items():
             unit.governs[weight] = unit.slots[pointer]
-    serialize_once = regularizers.once()
-    shapes: dict[int, list[tuple[int, ...]]] = {}
-    frozen: dict[int, list[bool]] = {}
-    for unit in units:
-        for index, slot in unit.governs.items():
-            variable = unit.weights[index].variable
-            shapes.setdefault(slot, []).append(_keras.shape_of(variable))
-            frozen.setdefault(slot, []).append(id(variable) not in trainable)
-            _note_difference(
-                slots[slot], variable, serialize_once(variable.regularizer), differences
-            )
-    absent: set[int] = set()
-    for unit in units:
-        if not unit.weights and not unit.layer.built:
-            continue
-        absent.update(
-            index
-            for index in unit.slots.values()
-            if index not in shapes and slots[index].role != "activity"
-        )
-    for index, found in shapes.items():
-        slots[index] = replace(slots[index], shapes=tuple(found), frozen=all(frozen[index]))
-    return _with_unreached(model, serialized, slots, units, absent, trainable, differences)
-
-
-def _with_unreached(
-    model: Any,
-    serialized: dict[str, Any],
-    slots: list[Slot],
-    units: list[Unit],
-    absent: set[int],
-    trainable: set[int],
-    differences: list[str],
-) -> Survey:
-    """Puts the slots into the order of the layers, with the weights that none of them reaches."""
-    ordered: list[Slot] = []
-    moved: dict[int, int] = {}
-    for unit in units:
-        own = {}
-        for pointer, index in unit.slots.items():
-            if index in absent:
-                continue
-            if index not in moved:
-                moved[index] = len(ordered)
-                ordered.append(slots[index])
-            own[pointer] = moved[index]
-        governs = {weight: moved[index] for weight, index in unit.governs.items()}
-        for index, weight in enumerate(unit.weights):
-            if index in governs or not penalisable(weight.variable):
-                continue
-            governs[index] = len(ordered)
-            ordered.append(_unreached(unit, weight, trainable))
-        unit.slots, unit.governs = own, governs
-    notes = [f"{difference}; the config decides what is saved." for difference in differences]
+    notes = []
     if not is_built(model):
         notes.append(
             "The model is not built, so its weights are not known yet: only what its config "
             "reaches is listed."
         )
-    return Survey(model, serialized, ordered, units, differences, notes)
+    slots = _with_weights(slots, units, {id(variable) for variable in model.trainable_variables})
+    differences = list(_differences(units, slots))
+    notes = [f"{each}; the config decides what is saved." for each in differences] + notes
+    return Survey(model, serialized, slots, units, differences, notes)
+
+
+def _with_weights(slots: list[Slot], units: list[Unit], trainable: set[int]) -> list[Slot]:
+    """The slots that have weights, with their shapes, and the weights that no slot reaches.
+
+    They are in the order of the layers; those of a layer that is not built yet stay.
+    """
+    weights: dict[int, list[Any]] = {}
+    for unit in units:
+        for index, slot in unit.governs.items():
+            weights.setdefault(slot, []).append(unit.weights[index].variable)
+    for slot, variables in weights.items():
+        slots[slot] = replace(
+            slots[slot],
+            shapes=tuple(map(_keras.shape_of, variables)),
+            frozen=all(id(variable) not in trainable for variable in variables),
+        )
+    absent = {
+        slot
+        for unit in units
+        if unit.weights or unit.layer.built
+        for slot in unit.slots.values()
+        if slot not in weights and slots[slot].role != "activity"
+    }
+    ordered: list[Slot] = []
+    moved: dict[int, int] = {}
+    for unit in units:
+        unit.slots = {pointer: slot for pointer, slot in unit.slots.items() if slot not in absent}
+        for slot in unit.slots.values():
+            if slot not in moved:
+                moved[slot] = len(ordered)
+                ordered.append(slots[slot])
+        unit.slots = {pointer: moved[slot] for pointer, slot in unit.slots.items()}
+        unit.governs = {weight: moved[slot] for weight, slot in unit.governs.items()}
+        for index, weight in enumerate(unit.weights):
+            if index not in unit.governs and penalisable(weight.variable):
+                unit.governs[index] = len(ordered)
+                ordered.append(_unreached(unit, weight, trainable))
+    return ordered
 
 
 def is_built(model: Any) -> bool:
@@ -186,17 +173,18 @@ def penalisable(variable: Any) -> bool:
     )
 
 
-def _note_difference(
-    slot: Slot,
-    variable: Any,
-    actual: regularizers.Serialized | None,
-    differences: list[str],
-) -> None:
-    if not regularizers.equal(actual, slot.regularizer):
-        differences.append(
-            f"{slot.path}: the config says {regularizers.describe(slot.regularizer)} but the "
-            f"variable {variable.name} has {regularizers.describe(actual)}"
-        )
+def _differences(units: list[Unit], slots: list[Slot]) -> Iterator[str]:
+    """Yields where a variable has another regularizer than the config says."""
+    serialize_once = regularizers.once()
+    for unit in units:
+        for index, place in unit.governs.items():
+            variable, slot = unit.weights[index].variable, slots[place]
+            actual = serialize_once(variable.regularizer)
+            if not regularizers.equal(actual, slot.regularizer):
+                yield (
+                    f"{slot.path}: the config says {regularizers.describe(slot.regularizer)} but "
+                    f"the variable {variable.name} has {regularizers.describe(actual)}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +286,7 @@ def _governed(
         conventional = _by_convention(unit, slots, candidates)
         if len(conventional) == len(unit.weights):
             return conventional
-    serialized = serialize(unit.layer)
+    serialized = serialize_layer(unit.layer)
     key = _key(unit.layer, serialized)
     if key not in memory:
         found = probing.governed(unit.layer, serialized, list(candidates))
@@ -341,12 +329,12 @@ def holders(unit: Unit, pointer: Pointer, role: str, index: int) -> list[tuple[A
     """
     name = str(pointer[-1])
     top = unit.layer if len(pointer) <= 2 else _layer_at(unit.layer, pointer)
+    inner = [layer for _, _, layer in walk.layers_within(top)][1:] if role != "activity" else []
     others = {
         id(weight.owner)
-        for place, weight in enumerate(unit.weights)
+        for place, weight in enumerate(unit.weights if inner else ())
         if unit.governs and unit.governs.get(place) != index and walk.role_of(weight) == role
     }
-    inner = [layer for _, _, layer in walk.layers_within(top)][1:] if role != "activity" else []
     return [
         (layer, attribute)
         for layer in (top, *(layer for layer in inner if id(layer) not in others))
@@ -357,7 +345,7 @@ def holders(unit: Unit, pointer: Pointer, role: str, index: int) -> list[tuple[A
 
 def _layer_at(layer: Any, pointer: Pointer) -> Any:
     """The layer inside a unit whose config a pointer leads to, known by the names on the way."""
-    value: Any = serialize(layer)
+    value: Any = serialize_layer(layer)
     for key in pointer[:-1]:
         value = value[key]
         if isinstance(value, dict) and isinstance(value.get("class_name"), str):

@@ -18,7 +18,7 @@ from graphwd.policy.selectors import matcher, ndim_selects
 
 _HINTS, _LONGEST_TEXT = 4, 200  # a pattern of a megabyte is told in a line, too
 _TO_KNOW = "build the model first, or load the file (--live)"
-_MATRICES = matcher(("!*bias*", "!*embed*", "!*token*", "!activity"))
+_SELECTS_MATRICES = matcher(("!*bias*", "!*embed*", "!*token*", "!activity"))
 """By role: the weights that inputs are multiplied by, and no table that is looked up in."""
 
 
@@ -157,8 +157,9 @@ def decide(
         if expectations and rule.expect is not None:
             _check_expected(index, rule, selected, slots, where)
         if not fold.apply(index, rule, selected):
-            unmatched.append(_unmatched(index, rule, selected, slots, where))
-    return fold.decided(), unmatched, _undecided(slots, fold.undecided)
+            unmatched.append((index, rule, selected))
+    edits, undecided = fold.decided(), _undecided(slots, fold.undecided)
+    return edits, [_unmatched(*each, slots, where) for each in unmatched], undecided
 
 
 class _Fold:
@@ -192,21 +193,15 @@ class _Fold:
                 if place in self.undecided or not either_way:
                     self.undecided[place] = index
             elif times is not None:
-                after = self._times(_given(edit), factors[place])
-                self._edits[place] = Edit(edit.slot, after, index)
+                given, factor = _given(edit), factors[place]
+                key = (regularizers.normalize(given), factor)
+                if key not in self._multiplied:  # one object for all that were given one object
+                    self._multiplied[key] = regularizers.multiplied(given, factor)
+                self._edits[place] = Edit(edit.slot, self._multiplied[key], index)
             else:
                 self._edits[place] = Edit(edit.slot, regularizer, index)
                 self.undecided.pop(place, None)
         return any(answer is not False for answer in selected)
-
-    def _times(
-        self, given: regularizers.Serialized | None, factor: float
-    ) -> regularizers.Serialized | None:
-        """A multiple, which is one object for all slots that were given one object."""
-        key = (regularizers.normalize(given), factor)
-        if key not in self._multiplied:
-            self._multiplied[key] = regularizers.multiplied(given, factor)
-        return self._multiplied[key]
 
     def decided(self) -> tuple[Edit, ...]:
         """The edits; what is undecided, and what gets an equal regularizer, stays as it is."""
@@ -313,7 +308,9 @@ def passed_over(edits: Sequence[Edit]) -> list[str]:
 
     One is large that has as many parameters as half of those that are penalised.
     """
-    matrices = [e for e in edits if _MATRICES((e.role,)) and ndim_selects((">=2",), e.slot.ndims)]
+    matrices = [
+        e for e in edits if _SELECTS_MATRICES((e.role,)) and ndim_selects((">=2",), e.slot.ndims)
+    ]
     penalised = [e for e in matrices if e.rule is not None and e.after is not None]
     if not penalised:
         return []

@@ -279,9 +279,9 @@ def make_plan(
         policy or Policy([]), list(slots), source, expectations=expectations
     )
     for message in unmatched:
-        warnings.warn(message, UnmatchedRuleWarning, stacklevel=_outside())
+        warnings.warn(message, UnmatchedRuleWarning, stacklevel=outside())
     for message in undecided:
-        warnings.warn(message, UndecidedSlotWarning, stacklevel=_outside())
+        warnings.warn(message, UndecidedSlotWarning, stacklevel=outside())
     told += [*undecided, *passed_over(edits)]
     if policy is not None and policy.mechanism == "decoupled":
         told.append(DECOUPLED)
@@ -315,10 +315,10 @@ def warn_of_mechanism(plan: Plan) -> None:
     """Warns when a plan that is carried out adds penalties of strengths for decoupled decay."""
     gives = any(edit.after is not None for edit in plan)
     if gives and plan.policy is not None and plan.policy.mechanism == "decoupled":
-        warnings.warn(DECOUPLED, DecoupledStrengthWarning, stacklevel=_outside())
+        warnings.warn(DECOUPLED, DecoupledStrengthWarning, stacklevel=outside())
 
 
-def _outside() -> int:
+def outside() -> int:
     """How far up the caller is who knows the policy: the nearest code that is not graphwd's."""
     level, frame = 0, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("graphwd."):

@@ -212,7 +212,7 @@ class Policy:
         try:
             return cls.from_dict(data)
         except PolicyError as error:
-            raise PolicyError(f"{policyfiles.name_of(path)}: {error}") from error
+            raise PolicyError(f"{policyfiles.title_of(path)}: {error}") from error
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes a policy file that `load` reads back to an equal policy.

@@ -20,7 +20,7 @@ _LIMIT = 1 << 20
 def read_table(path: str | os.PathLike[str]) -> Any:
     """What is in a policy file, whose name ends in `.json` or `.toml`."""
     suffix = _suffix(path)
-    where = name_of(path)
+    where = title_of(path)
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             raise PolicyError(f"{where} can't be read: it is not a regular file.")
@@ -69,11 +69,11 @@ def write_table(
         raise PolicyError(f"Policy file {error}") from error
     except UnicodeEncodeError as error:
         raise PolicyError(
-            f"{name_of(path)} can't be written: {error.object!r} is not text that UTF-8 can hold."
+            f"{title_of(path)} can't be written: {error.object!r} is not text that UTF-8 can hold."
         ) from error
 
 
-def name_of(path: str | os.PathLike[str]) -> str:
+def title_of(path: str | os.PathLike[str]) -> str:
     """What to call a policy file in messages."""
     return f"Policy file '{os.fspath(path)}'"
 
@@ -81,7 +81,7 @@ def name_of(path: str | os.PathLike[str]) -> str:
 def _suffix(path: str | os.PathLike[str]) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in (".json", ".toml"):
-        raise PolicyError(f"{name_of(path)} must have a name that ends in .json or .toml.")
+        raise PolicyError(f"{title_of(path)} must have a name that ends in .json or .toml.")
     return suffix
 
 

@@ -159,7 +159,7 @@ def equal(one: Serialized | None, other: Serialized | None) -> bool:
     return bool(normalize(one) == normalize(other))
 
 
-def is_stock(serialized: Serialized | None) -> bool:
+def fits_every_float(serialized: Serialized | None) -> bool:
     """Whether a serialized regularizer is none or one of Keras's own sums over all numbers."""
     return serialized is None or normalize(serialized)[0] == "l1l2"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graphwd.errors import ArchiveError, ModelError
-from graphwd.graph.slots import SUFFIX, Pointer, may_hold_slots
+from graphwd.graph.slots import SUFFIX, Pointer, is_serialized_stock, may_hold_slots
 from graphwd.graph.values import show
 from graphwd.graph.wiring import model_kind, read
 
@@ -114,19 +114,11 @@ def _problems(config: Mapping[str, Any]) -> Iterator[str]:
         stack.extend((item, owner) for item in reversed(items) if may_hold_slots(item))
 
 
-def _is_stock(node: Mapping[str, Any]) -> bool:
-    """Whether a class is Keras's own; what others put under a name is their business."""
-    module = node.get("module")
-    if module is None:  # the legacy dialect
-        return ">" not in node["class_name"] and node.get("registered_name") is None
-    return str(module).split(".")[0] == "keras"
-
-
 def _regularizer_problem(held: Any, owner: Mapping[str, Any]) -> str:
     """What is wrong with what a slot holds; empty when nothing is."""
     if held is None:
         return ""
-    modern = _is_stock(owner) and "module" in owner
+    modern = is_serialized_stock(owner) and "module" in owner
     if isinstance(held, str):  # in the legacy dialect it may be a function's name
         known = not modern or held.lower() in _IDENTIFIERS
         return "" if known else f"is {_shown(held)}, which is the name of no regularizer of Keras's"
@@ -135,7 +127,7 @@ def _regularizer_problem(held: Any, owner: Mapping[str, Any]) -> str:
         or not isinstance(held.get("class_name"), str)
         or not isinstance(held.get("config"), (Mapping, str))
     ):
-        return f"is {_shown(held)}, which is no regularizer" if _is_stock(owner) else ""
+        return f"is {_shown(held)}, which is no regularizer" if is_serialized_stock(owner) else ""
     class_name, config, module = held["class_name"], held["config"], held.get("module")
     if str(module or "keras").split(".")[0] not in _KERAS:
         return ""
@@ -169,10 +161,10 @@ def _graph_problems(model: Mapping[str, Any]) -> Iterator[str]:
     config = model["config"]
     functional = model_kind(model) == "functional"
     if not functional:
-        if _is_stock(model) and model["class_name"] in ("Functional", "Model"):
+        if is_serialized_stock(model) and model["class_name"] in ("Functional", "Model"):
             lacks = [key for key in ("input_layers", "output_layers") if key not in config]
             yield f"it has layers, but no {show((lacks or ['layers'])[0])}"
-        if _is_stock(model) and model["class_name"] == "Sequential":
+        if is_serialized_stock(model) and model["class_name"] == "Sequential":
             for number, layer in enumerate(config["layers"]):
                 if not _is_layer(layer):
                     yield f"layer number {number} is {_shown(layer)}, which is no layer"

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphwd.graph import roles
-from graphwd.graph.slots import CARRIED, Pointer, Slot, is_own, is_serialized
+from graphwd.graph.slots import CARRIED, Pointer, Slot, is_serialized, is_serialized_stock
 from graphwd.saved.configs import value_at
 from graphwd.saved.weights import Array
 
 # The outermost groups of a .keras file's weights that hold no weights of the model.
 _METRICS = ("metrics", "loss", "compile_metrics", "_compile_metrics", "_loss_tracker")
-_MATRICES = ("depthwise", "pointwise", "kernel", "embeddings", "recurrent")
 _STATISTICS = ("BatchNormalization", "SyncBatchNormalization", "Normalization")
 
 
@@ -192,7 +191,9 @@ def _numbered(
             continue
         for pointer in slot.pointers:
             group = saved.place(config, pointer[:-2])
-            if group is not None and is_own(_own_class(value_at(config, pointer[:-2]))):
+            if group is not None and is_serialized_stock(
+                _own_class(value_at(config, pointer[:-2]))
+            ):
                 hosts.setdefault(group, {})[slot.role] = index
     for group, numbers in saved.groups.items():
         host = next((group[:n] for n in range(len(group), -1, -1) if group[:n] in hosts), None)
@@ -201,7 +202,7 @@ def _numbered(
         own = sorted(hosts[host], key=roles.ORDER.index)
         found = [numbers.get(number) for number in range(len(own))]
         if all(
-            array is not None and (role not in _MATRICES or len(array.shape) > 1)
+            array is not None and (role not in roles.MATRICES or len(array.shape) > 1)
             for role, array in zip(own, found, strict=True)
         ):
             for role, array in zip(own, found, strict=True):
@@ -279,7 +280,7 @@ def _find_units(config: Mapping[str, Any]) -> list[_Unit]:
             name = node["config"].get("name", node.get("name"))
             names = (*names, name) if isinstance(name, str) else names
             if not inner:
-                units.append(_Unit(names, pointer, node["class_name"], is_own(node)))
+                units.append(_Unit(names, pointer, node["class_name"], is_serialized_stock(node)))
         stack.extend(
             (layer, names, (*pointer, "config", "layers", number))
             for number, layer in reversed(inner)

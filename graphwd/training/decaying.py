@@ -9,7 +9,7 @@ import keras
 from graphwd.live import _keras
 from graphwd.live.survey import Survey
 from graphwd.plans.decays import TOWARDS_START, Decay, Decays, Optimizer
-from graphwd.training.optimizers import leaves, start_of
+from graphwd.training.optimizers import decay_start_of, leaves
 
 
 def decays(found: Survey) -> Decays | None:
@@ -28,7 +28,7 @@ def decays(found: Survey) -> Decays | None:
             frozen = id(variable) not in trained
             leaf = _keras.optimizer_of(optimizer, optimizers, variable)
             decay, reason = 0.0, "frozen" if frozen else "the optimizer decays nothing"
-            start = None if leaf is None else start_of(leaf, variable)
+            start = None if leaf is None else decay_start_of(leaf, variable)
             if not frozen and leaf is not None:
                 decay = _keras.decay_of(leaf, variable)
                 reason = _reason(leaf, variable, decay, several=len(optimizers) > 1)

@@ -15,7 +15,7 @@ from graphwd.plans.plan import Edit
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy
 from graphwd.training import optimizers
-from graphwd.training.patterns import Place, patterns
+from graphwd.training.patterns import VariablePath, regular_expressions
 
 _COEFFICIENTS = ("weight_decay", "adam_weight_decay")  # the second is Muon's, for what it leaves
 
@@ -235,10 +235,12 @@ def _several(model: Any, optimizer: Any, groups: Mapping[_Strength, list[walk.We
     # Weights that come later, and that no pattern knows, are not to decay.
     default = _Strength() if _Strength() in groups else min(groups)
     places = {
-        strength: [Place(weight.variable.path, frozenset(weight.names)) for weight in weights]
+        strength: [
+            VariablePath(weight.variable.path, frozenset(weight.names)) for weight in weights
+        ]
         for strength, weights in groups.items()
     }
-    found = patterns(places)
+    found = regular_expressions(places)
     made = {strength: _copy(optimizer, strength.decay) for strength in sorted(groups)}
     return optimizers.several(
         {found[strength]: leaf for strength, leaf in made.items() if strength != default},
@@ -258,7 +260,7 @@ def _started(model: Any, weights: Iterable[walk.Weight]) -> list[tuple[Any, star
     with backends.build_scope(model):
         pairs = [(weight.variable, starts.Start(weight.variable)) for weight in weights]
         for variable, start in pairs:
-            backends.set_value(variable, start.state)
+            backends.assign_value(variable, start.state)
     return pairs
 
 

@@ -152,11 +152,11 @@ class _TowardsStart(_keras.OwnDecay):
             decay = keras.ops.cast(self.weight_decay, weight.dtype)
             own.assign_sub(weight, (weight - start) * decay * rate)
 
-        pairs = [(variable, start_of(own, variable)) for variable in variables]
-        backends.update_each(pull, [pair for pair in pairs if _keras.decays(self, pair[0])])
+        pairs = [(variable, decay_start_of(own, variable)) for variable in variables]
+        backends.update_each(pull, [pair for pair in pairs if _keras.is_decayed(self, pair[0])])
 
 
-def start_of(leaf: Any, variable: Any) -> Any:
+def decay_start_of(leaf: Any, variable: Any) -> Any:
     """The start that an optimizer decays a weight towards; `None` where that is 0."""
     if not isinstance(leaf, _TowardsStart):
         return None

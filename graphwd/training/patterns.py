@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"_\d+$")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class VariablePath:
     """A variable to be found again, by its path."""
 
     path: str
@@ -37,7 +37,7 @@ class Place:
         )
 
 
-def patterns(groups: Mapping[Group, Sequence[Place]]) -> dict[Group, str]:
+def regular_expressions(groups: Mapping[Group, Sequence[VariablePath]]) -> dict[Group, str]:
     """One regular expression for each group of variables, which no other group's path matches.
 
     The model's own name at the front of a path, and numbers in names that no config has, differ
@@ -63,7 +63,7 @@ def patterns(groups: Mapping[Group, Sequence[Place]]) -> dict[Group, str]:
 
 
 def _owners(
-    groups: Mapping[Group, Iterable[Place]], *, numbered: bool
+    groups: Mapping[Group, Iterable[VariablePath]], *, numbered: bool
 ) -> dict[tuple[str, ...], set[Group]]:
     """Maps every end of every path to the groups that have it."""
     owners: dict[tuple[str, ...], set[Group]] = {}
@@ -76,7 +76,7 @@ def _owners(
 
 
 def _shortest(
-    place: Place,
+    place: VariablePath,
     group: Group,
     exact: Mapping[tuple[str, ...], set[Group]],
     plain: Mapping[tuple[str, ...], set[Group]],
@@ -94,7 +94,9 @@ def _shortest(
     return None
 
 
-def _refuse_twins(place: Place, group: Group, groups: Mapping[Group, Iterable[Place]]) -> None:
+def _refuse_twins(
+    place: VariablePath, group: Group, groups: Mapping[Group, Iterable[VariablePath]]
+) -> None:
     for other, places in groups.items():
         if other != group and any(each.path == place.path for each in places):
             raise GraphwdError(

@@ -100,7 +100,7 @@ def own_classes(optimizer: Any) -> Iterator[None]:
 
 def steps_of(optimizer: Any) -> Any:
     """The variable that counts an optimizer's steps, as learning-rate schedules see it."""
-    return _keras.steps_of(leaves(optimizer)[0])
+    return _keras.iterations_of(leaves(optimizer)[0])
 
 
 def scale_decay(

@@ -278,7 +278,7 @@ class StrengthScheduler(_Callback):  # type: ignore[misc] # Keras has no types
     def _decay_factor(self, leaf: Any) -> Any:
         if self.every == "epoch":
             return self._states["factor"].state.value
-        return self._at(_keras.steps_of(leaf).value)
+        return self._at(_keras.iterations_of(leaf).value)
 
     def _penalty_factor(self) -> Any:
         if self.every == "epoch":

@@ -41,7 +41,7 @@ def test_a_failed_proof_writes_nothing_and_returns_1(folder, monkeypatch):
     from graphwd.live.proving import verification
 
     broken = verification.Report(("conv_1: the strides differ",), {})
-    monkeypatch.setattr(verification, "verify_clone", lambda *_, **__: broken)
+    monkeypatch.setattr(verification, "verify_copy", lambda *_, **__: broken)
     result = invoke("rewrite", "model.keras", "out.keras", "--recipe", "vgg", "--live")
     fails(result, "the strides differ", code=1)
     assert not (folder / "out.keras").exists()

@@ -1,5 +1,6 @@
 """Editing in place: the same result as a copy, all or nothing."""
 
+import operator
 import warnings
 
 import keras
@@ -10,7 +11,9 @@ from keras import layers, regularizers
 
 import graphwd
 from graphwd.live import editing, survey
+from graphwd.live.carrying import carrier
 from graphwd.live.copying import copier
+from graphwd.live.proving import verification
 from tests.support import oracle
 from tests.support.strategies import POLICY, build, cases, inputs_for, sample_models
 
@@ -160,7 +163,7 @@ def test_a_slot_that_is_held_nowhere_and_governs_nothing_yet_is_an_error():
 
 def test_a_failed_proof_leaves_the_model_as_it_was(monkeypatch):
     model = sample_models()["siamese"]()
-    monkeypatch.setattr(editing, "set_regularizers", lambda config, values: config)
+    monkeypatch.setattr(verification, "set_regularizers", lambda config, values: config)
 
     def fail():
         with pytest.raises(graphwd.EquivalenceError):
@@ -177,7 +180,7 @@ def test_an_interrupt_leaves_the_model_as_it_was(monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(editing, "set_regularizers", interrupt)
+    monkeypatch.setattr(verification, "set_regularizers", interrupt)
 
     def fail():
         with pytest.raises(KeyboardInterrupt):
@@ -203,6 +206,36 @@ def test_there_and_back():
         ]
 
 
+def test_an_error_while_starts_are_kept_leaves_the_model_as_it_was(monkeypatch, tmp_path):
+    inputs = keras.Input((4,))
+    outputs = layers.Dense(2, name="b")(layers.Dense(3, name="a")(inputs))
+    model = graphwd.rewrite(
+        keras.Model(inputs, outputs), graphwd.Rule(graphwd.L2SP(1e-2), paths="a/kernel")
+    )
+    kernel = model.get_layer("a").kernel
+    kernel.assign_add(keras.ops.ones_like(kernel))
+    penalty, keep = float(sum(model.losses)), carrier.keep_starts
+
+    def failing(layer, before):
+        if layer.name == "b":
+            raise MemoryError
+        keep(layer, before)
+
+    monkeypatch.setattr(carrier, "keep_starts", failing)
+    states = [list(layer.non_trainable_variables) for layer in model.layers]
+
+    def fail():
+        with pytest.raises(MemoryError):
+            graphwd.rewrite(model, graphwd.Rule(graphwd.L2SP(1.0), roles="kernel"), in_place=True)
+
+    assert_untouched_by(model, fail)
+    assert float(sum(model.losses)) == penalty
+    for layer, held in zip(model.layers, states, strict=True):
+        assert all(map(operator.is_, layer.non_trainable_variables, held))
+    model.save(tmp_path / "kept.keras")
+    assert float(sum(keras.saving.load_model(tmp_path / "kept.keras").losses)) == penalty
+
+
 def test_portable_refuses_before_anything_is_edited():
     model = stubborn_model()
 
@@ -222,7 +255,8 @@ def test_a_large_model_takes_no_copy_of_its_weights():
     handle = model.get_layer("dense").kernel
     plan = graphwd.plan(model, "l2")
     found = survey.survey(model, calls=False)
-    editing.edit(found, plan)
+    with editing.edited(found, plan):
+        pass
     assert model.get_layer("dense").kernel is handle
     assert isinstance(handle.regularizer, regularizers.L2)
 

@@ -8,7 +8,7 @@ from keras.src.saving import serialization_lib
 
 import graphwd
 from graphwd.graph import slots, values
-from graphwd.live.carrying.serializing import serialize
+from graphwd.live.carrying.serializing import serialize_layer
 from tests.support.sample_models import sample_models
 
 KERAS_SERIALIZES = serialization_lib.serialize_keras_object
@@ -21,8 +21,8 @@ def keras_writes(model):
 
 
 def assert_same(model):
-    assert not list(values.differences(keras_writes(model), serialize(model)))
-    assert not list(values.differences(serialize(model), keras_writes(model)))
+    assert not list(values.differences(keras_writes(model), serialize_layer(model)))
+    assert not list(values.differences(serialize_layer(model), keras_writes(model)))
 
 
 @pytest.mark.parametrize("name", sample_models())
@@ -41,7 +41,7 @@ def test_compile_state_is_left_out_of_the_model_but_told_of_models_inside():
     inner.compile("sgd", "mse")
     outer = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(1)])
     outer.compile("adam", "mse")
-    serialized = serialize(outer)
+    serialized = serialize_layer(outer)
     assert "compile_config" not in serialized
     assert_same(outer)
 
@@ -57,5 +57,5 @@ def test_an_output_may_be_that_of_a_model_inside():
 def test_a_class_of_a_notebook_is_told_without_a_module():
     layer = type("Scale", (keras.layers.Dense,), {"__module__": "__main__"})(2)
     model = keras.Sequential([keras.Input((4,)), layer])
-    assert serialize(layer)["module"] is None
+    assert serialize_layer(layer)["module"] is None
     assert_same(model)

@@ -39,7 +39,7 @@ def started(model):
         start = starts.start_of(variable) if variable.regularizer is not None else None
         for leaf in optimizers.leaves(model.optimizer) if start is None else ():
             if any(variable is each for each in leaf._trainable_variables):
-                start = optimizers.start_of(leaf, variable)
+                start = optimizers.decay_start_of(leaf, variable)
         pairs.append((variable, start))
     return pairs
 

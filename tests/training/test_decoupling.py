@@ -9,7 +9,7 @@ import pytest
 from keras import layers, regularizers
 
 import graphwd
-from graphwd.training.patterns import Place, patterns
+from graphwd.training.patterns import VariablePath, regular_expressions
 from tests.support.composite import Composite
 from tests.support.decayed import (
     MODELS,
@@ -288,17 +288,20 @@ def test_every_strength_decays_as_much_after_a_file_as_before(name, tmp_path):
 
 def test_the_patterns_tell_same_names_apart_and_refuse_the_same_path():
     places = {
-        1: [Place("model/a/kernel"), Place("model/b/a/kernel")],
-        2: [Place("model/c/a/kernel"), Place("model/block/dense_3/kernel", frozenset({"dense_3"}))],
+        1: [VariablePath("model/a/kernel"), VariablePath("model/b/a/kernel")],
+        2: [
+            VariablePath("model/c/a/kernel"),
+            VariablePath("model/block/dense_3/kernel", frozenset({"dense_3"})),
+        ],
     }
-    found = patterns(places)
+    found = regular_expressions(places)
     for group, members in places.items():
         for place in members:
             hits = [g for g, pattern in found.items() if re.fullmatch(pattern, place.path)]
             assert hits == [group], place
     assert re.fullmatch(found[2], "block/dense/kernel")
     with pytest.raises(graphwd.GraphwdError, match=r"'a/kernel'.*different names"):
-        patterns({1: [Place("a/kernel")], 2: [Place("a/kernel")]})
+        regular_expressions({1: [VariablePath("a/kernel")], 2: [VariablePath("a/kernel")]})
 
 
 def test_an_unbuilt_model_is_refused():

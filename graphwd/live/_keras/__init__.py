@@ -55,6 +55,7 @@ try:
     from graphwd.live._keras.layers import set_value as set_value
     from graphwd.live._keras.layers import shape_of as shape_of
     from graphwd.live._keras.layers import show_state as show_state
+    from graphwd.live._keras.layers import states as states
     from graphwd.live._keras.layers import stores as stores
     from graphwd.live._keras.layers import sublayers as sublayers
     from graphwd.live._keras.layers import traced_anew as traced_anew
@@ -62,16 +63,16 @@ try:
     from graphwd.live._keras.layers import value_of as value_of
     from graphwd.live._keras.optimizers import OwnDecay as OwnDecay
     from graphwd.live._keras.optimizers import decay_of as decay_of
-    from graphwd.live._keras.optimizers import decays as decays
     from graphwd.live._keras.optimizers import excluded_from_decay as excluded_from_decay
     from graphwd.live._keras.optimizers import index_of as index_of
+    from graphwd.live._keras.optimizers import is_decayed as is_decayed
     from graphwd.live._keras.optimizers import is_listed as is_listed
+    from graphwd.live._keras.optimizers import iterations_of as iterations_of
     from graphwd.live._keras.optimizers import key_of as key_of
     from graphwd.live._keras.optimizers import learning_rate_of as learning_rate_of
     from graphwd.live._keras.optimizers import optimized_variables as optimized_variables
     from graphwd.live._keras.optimizers import optimizer_map as optimizer_map
     from graphwd.live._keras.optimizers import optimizer_of as optimizer_of
-    from graphwd.live._keras.optimizers import steps_of as steps_of
     from graphwd.live._keras.optimizers import track_variable as track_variable
 except ImportError as error:
     raise GraphwdError(

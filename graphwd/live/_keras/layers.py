@@ -174,6 +174,11 @@ def unchanged_globals() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+def states(layer: Any) -> list[Any]:
+    """What holds a layer's own state beside weights: its seed generators, and what is shown."""
+    return list(layer._seed_generators)
+
+
 def show_state(layer: Any, holder: Any) -> None:
     """Counts a variable among a layer's own without making it a weight, as a seed's state is."""
     layer._seed_generators.append(holder)

@@ -23,7 +23,7 @@ def key_of(variable: Any) -> Any:
     return getattr(variable._value, "_unique_id", id(variable))
 
 
-def decays(optimizer: Any, variable: Any) -> bool:
+def is_decayed(optimizer: Any, variable: Any) -> bool:
     """Whether an optimizer with a weight decay applies it to a variable; leaves no trace in it."""
     remembered = getattr(optimizer, "_exclude_from_weight_decay_cache", None)
     optimizer._exclude_from_weight_decay_cache = {}
@@ -56,7 +56,7 @@ def track_variable(optimizer: Any, variable: Any) -> None:
     optimizer._track_variable(variable)
 
 
-def steps_of(optimizer: Any) -> Any:
+def iterations_of(optimizer: Any) -> Any:
     """The variable that counts an optimizer's steps, those of accumulation included."""
     return optimizer._iterations
 

@@ -84,7 +84,7 @@ def fingerprint(weights: Sequence[walk.Weight]) -> str:
     return f"{len(weights)}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def settle(layer: Any, carried: Carried) -> bool:
+def give(layer: Any, carried: Carried) -> bool:
     """Puts the carried regularizers on a layer's variables, if all of these exist."""
     weights = walk.weights(layer)
     if fingerprint(weights) != carried.weights:

@@ -150,7 +150,7 @@ def _starts_config(layer: Any) -> dict[str, Any]:
 
 def keep_starts(layer: Any, before: Mapping[int, Any]) -> None:
     """Lets a layer keep the starts of those of its weights whose penalties want one."""
-    places = starts.places(layer)
+    places = starts.indices_with_start(layer)
     kept = _carried_by(layer).starts if is_carrier(layer) else None
     if not places and kept is None:
         starts.unbind(layer)
@@ -165,7 +165,7 @@ def keep_starts(layer: Any, before: Mapping[int, Any]) -> None:
     attach(layer, penalties, fingerprint(weights), made)
     if made is not None:
         for index, variable in made.variables.items():
-            backends.set_value(before.get(index, weights[index].variable), variable)
+            backends.assign_value(before.get(index, weights[index].variable), variable)
         made.complete = True
 
 
@@ -221,7 +221,7 @@ def detach(layer: Any) -> Any:
 def settle(layer: Any) -> None:
     """Puts the carried regularizers on the layer's variables, once these exist."""
     record = _carried_by(layer)
-    if record.variables is None and layer.built and carried.settle(layer, record):
+    if record.variables is None and layer.built and carried.give(layer, record):
         if record.starts is not None:
             starts.bind(layer, record.starts)
         hand_down(layer)
@@ -259,7 +259,7 @@ def hand_down(layer: Any) -> None:
 
 
 def snapshot(layer: Any) -> Callable[[], None]:
-    """Remembers every regularizer within a layer: on variables, in attributes, and carried."""
+    """Remembers every regularizer within a layer: on variables, in attributes, carried; starts."""
     remembered = []
     for _, _, inner in walk.layers_within(layer):
         attributes = {name: value for name, value in vars(inner).items() if name.endswith(SUFFIX)}
@@ -268,11 +268,13 @@ def snapshot(layer: Any) -> Callable[[], None]:
             for variables in _keras.own_variables(inner)
             for variable in variables
         ]
-        remembered.append((inner, type(inner), vars(inner).get(RECORD), attributes, penalised))
+        own = type(inner), vars(inner).get(RECORD), starts.shown(inner)
+        remembered.append((inner, own, attributes, penalised))
 
     def restore() -> None:
-        for inner, cls, record, attributes, penalised in remembered:
+        for inner, (cls, record, shown), attributes, penalised in remembered:
             detach(inner)
+            starts.show(inner, shown)
             change(inner, cls)
             if record is not None:
                 vars(inner)[RECORD] = record

@@ -14,7 +14,7 @@ from graphwd.live.carrying import carrier
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def serialize(layer: Any, *, calls: bool = True) -> dict[str, Any]:
+def serialize_layer(layer: Any, *, calls: bool = True) -> dict[str, Any]:
     """A layer or model as Keras serializes it, but for compile state and what graphwd carries.
 
     Compile state may hold what can't be serialized, and a rewrite does not need it. A layer that

@@ -83,7 +83,7 @@ def bind(layer: Any, kept: Kept) -> None:
         if not wanted(variable.regularizer):  # taken off in the file
             continue
         start = Start(variable)
-        backends.set_value(variable, start.state)
+        backends.assign_value(variable, start.state)
         _keras.show_state(weight.owner, start)
         kept.variables[index] = start.state
         variable.regularizer = variable.regularizer.started(start.state, kept)
@@ -91,7 +91,7 @@ def bind(layer: Any, kept: Kept) -> None:
         _known[kept.key] = kept
     elif kept.variables.keys() <= source.variables.keys():
         for index, variable in kept.variables.items():
-            backends.set_value(source.variables[index], variable)
+            backends.assign_value(source.variables[index], variable)
         kept.complete = True
 
 
@@ -99,6 +99,18 @@ def unbind(layer: Any) -> None:
     """Takes the starts of a layer's weights away."""
     for _, _, inner in walk.layers_within(layer):
         _keras.hide_states(inner, Start)
+
+
+def shown(layer: Any) -> list[Start]:
+    """The starts that a layer itself holds."""
+    return [each for each in _keras.states(layer) if isinstance(each, Start)]
+
+
+def show(layer: Any, starts: Iterable[Start]) -> None:
+    """Lets a layer hold these starts, in the place of those that it holds."""
+    _keras.hide_states(layer, Start)
+    for start in starts:
+        _keras.show_state(layer, start)
 
 
 def found(layer: Any) -> dict[int, Any]:
@@ -119,7 +131,7 @@ def start_of(variable: Any) -> Any:
     return getattr(regularizer, "start", None)
 
 
-def places(layer: Any) -> list[int]:
+def indices_with_start(layer: Any) -> list[int]:
     """The places of those of a layer's weights whose penalties want a start."""
     return [
         n for n, weight in enumerate(walk.weights(layer)) if wanted(weight.variable.regularizer)

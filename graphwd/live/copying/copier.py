@@ -17,7 +17,7 @@ import keras
 
 from graphwd.errors import ModelError
 from graphwd.live import _keras, backends, walk
-from graphwd.live.carrying.serializing import serialize
+from graphwd.live.carrying.serializing import serialize_layer
 from graphwd.live.copying import undoing
 from graphwd.live.copying.objects import ObjectCopier, Rule, Uncopied
 from graphwd.live.copying.plain import ATOMS, base_of
@@ -90,7 +90,7 @@ class Copier(ObjectCopier):
         del self._originals[start:]
         try:
             copy = keras.saving.deserialize_keras_object(
-                serialize(original),
+                serialize_layer(original),
                 custom_objects={type(original).__name__: type(original)},
                 safe_mode=False,  # what it runs, the original has run
             )
@@ -101,7 +101,7 @@ class Copier(ObjectCopier):
         except Exception:  # noqa: BLE001 # a constructor may raise anything
             raise error from None
         for ours, theirs in variables:
-            backends.set_value(ours, theirs)
+            backends.assign_value(ours, theirs)
         for ours, theirs in (*layers, *variables):
             self._noted(ours, theirs)
         return copy

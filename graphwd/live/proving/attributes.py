@@ -30,7 +30,7 @@ _WRAPPED = ("build", "quantize")  # of which Keras gives each layer its own
 _ATOMS = (str, int, float, complex, bytes, type(None))
 
 
-class Comparison:
+class ObjectComparison:
     """A comparison of two models' objects.
 
     Attributes:
@@ -116,8 +116,8 @@ class Comparison:
                 yield f"has other values in {source.name}"
         if getattr(ours, "weight_decay", None) is not None:
             for source, target in self.variables:
-                if _keras.decays(ours, source) != _keras.decays(theirs, target):
-                    verb = "decays" if _keras.decays(theirs, target) else "does not decay"
+                if _keras.is_decayed(ours, source) != _keras.is_decayed(theirs, target):
+                    verb = "decays" if _keras.is_decayed(theirs, target) else "does not decay"
                     yield f"{verb} {source.path}"
 
     def _partner(self, key: Any) -> Any:

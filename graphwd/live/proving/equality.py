@@ -54,7 +54,7 @@ def pair(original: Any, copy: Any, names: Mapping[str, str]) -> Pairs:
     return Pairs(original, copy, layers, inner, bool(names), variables, problems)
 
 
-def differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True) -> list[str]:
+def model_differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True) -> list[str]:
     """What differs between two models of the same config, apart from regularizers."""
     problems = list(pairs.problems)
     seen: set[int] = set()
@@ -233,7 +233,7 @@ def _object_differences(pairs: Pairs) -> list[str]:
     variables = {id(one): (one, two) for each in pairs.variables.values() for one, two in each}
     partners = {id(one): id(two) for _, one, two in pairs.inner}
     partners.update((id(one), id(two)) for one, two in variables.values())
-    comparison = attributes.Comparison(list(variables.values()), partners)
+    comparison = attributes.ObjectComparison(list(variables.values()), partners)
     problems = []
     for title, ours, theirs in pairs.inner:
         if not pairs.renamed and walk.plain_name(ours.name) != walk.plain_name(theirs.name):
@@ -250,9 +250,9 @@ def _object_differences(pairs: Pairs) -> list[str]:
     elif compiled and original.optimizer is not None:
         problems += [
             f"the optimizer {difference} in the rewritten model"
-            for difference in attributes.Comparison(comparison.variables).optimizer_differences(
-                original.optimizer, copy.optimizer
-            )
+            for difference in attributes.ObjectComparison(
+                comparison.variables
+            ).optimizer_differences(original.optimizer, copy.optimizer)
         ]
     return problems
 

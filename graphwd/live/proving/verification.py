@@ -6,19 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 from graphwd.errors import EquivalenceError
+from graphwd.graph import values
 from graphwd.graph.equivalence import Report, compare
 from graphwd.graph.slots import set_regularizers
-from graphwd.live import starting
+from graphwd.live import starting, walk
 from graphwd.live.carrying import serializing
 from graphwd.live.proving import equality
-from graphwd.live.survey import Survey, survey
+from graphwd.live.survey import Survey, Unit, survey
 from graphwd.plans.plan import Plan, make_plan
 from graphwd.policy.policies import Policy
 
 
-def prove(found: Survey, plan: Plan, copy: Any, *, outputs: bool) -> None:
+def prove_copy(found: Survey, plan: Plan, copy: Any, *, outputs: bool) -> Report:
     """Raises `EquivalenceError` unless a model is the surveyed one plus a plan's edits."""
-    report = verify_clone(found, plan, copy, outputs=outputs)
+    report = verify_copy(found, plan, copy, outputs=outputs)
     if not report.ok:
         more = len(report.problems) - 1
         raise EquivalenceError(
@@ -26,19 +27,56 @@ def prove(found: Survey, plan: Plan, copy: Any, *, outputs: bool) -> None:
             f"{report.problems[0]}" + (f" (and {more} more)" if more else ""),
             report,
         )
+    return report
 
 
-def verify_clone(
+def prove_edits(found: Survey, edited: list[Unit], plan: Plan) -> Report:
+    """Raises `EquivalenceError` unless layers that were edited in place say what the plan says.
+
+    All layers that such an edit reached are compared: two wrappers may hold the same one. A layer
+    that can't tell its config is edited all the same, but can't be saved.
+    """
+    reached = {id(inner) for unit in edited for _, _, inner in walk.layers_within(unit.layer)}
+    units = [
+        unit
+        for unit in found.units
+        if any(id(inner) in reached for _, _, inner in walk.layers_within(unit.layer))
+    ]
+    for unit in units:
+        actual = serializing.serialize_layer(unit.layer)
+        before: Any = found.serialized
+        for key in unit.pointer:
+            before = before[key]
+        edits = {
+            pointer: plan.slots[index].after
+            for pointer, index in unit.slots.items()
+            if plan.slots[index].changes
+        }
+        planned = set_regularizers(before, edits)
+        if not any(values.differences(planned, actual)):
+            continue
+        comparison = compare(planned, actual, match="names")
+        if not comparison.ok:
+            raise EquivalenceError(
+                f"The config of layer {unit.layer.name!r} does not say what the plan says "
+                f"({comparison.problems[0]}); rewrite without in_place=True instead.",
+                comparison,
+            )
+    return Report((), {"edited layers": len(units)})
+
+
+def verify_copy(
     found: Survey, plan: Plan, copy: Any, *, outputs: bool = False, unsaved: bool = True
 ) -> Report:
     """Proves that a live model is the surveyed one plus a plan's edits."""
-    expected = set_regularizers(found.serialized, plan.config_edits())
-    comparison = compare(expected, serializing.serialize(copy))
+    actual = serializing.serialize_layer(copy)
+    edits = plan.config_edits()
+    comparison = compare(set_regularizers(found.serialized, edits), actual)
     compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
     problems = list(comparison.problems)
     if not problems:
         pairs = equality.pair(found.model, copy, comparison.names)
-        problems = equality.differences(pairs, compared, unsaved=unsaved)
+        problems = equality.model_differences(pairs, compared, unsaved=unsaved)
         if not problems:
             problems = equality.penalty_differences(found, plan, pairs)
     if outputs and not problems:
@@ -58,12 +96,12 @@ def verify_models(
     found = survey(original)
     if policy is not None:
         plan = make_plan(found.slots, policy, source=f"model {original.name!r}")
-        report = verify_clone(found, plan, rewritten, outputs=outputs, unsaved=unsaved)
+        report = verify_copy(found, plan, rewritten, outputs=outputs, unsaved=unsaved)
     else:
         report = _verify_any(found, rewritten, outputs=outputs, unsaved=unsaved)
     if not report.ok:
         return report
-    return replace(report, problems=tuple(starting.differences(original, rewritten)))
+    return replace(report, problems=tuple(starting.start_differences(original, rewritten)))
 
 
 def _verify_any(found: Survey, rewritten: Any, *, outputs: bool, unsaved: bool) -> Report:
@@ -74,7 +112,7 @@ def _verify_any(found: Survey, rewritten: Any, *, outputs: bool, unsaved: bool) 
     problems = list(comparison.problems)
     if not problems:
         pairs = equality.pair(original, rewritten, comparison.names)
-        problems = equality.differences(pairs, compared, unsaved=unsaved)
+        problems = equality.model_differences(pairs, compared, unsaved=unsaved)
         itself = equality.pair(rewritten, rewritten, {})
         problems += equality.penalty_differences(other, make_plan(other.slots, None), itself)
     if outputs and not problems:
