@@ -156,7 +156,7 @@ def _unreached(unit: Unit, weight: walk.Weight, trainable: set[int]) -> Slot:
     role = walk.role_of(weight)
     before = weight.variable.regularizer
     return Slot(
-        path="/".join((*unit.names, *walk.steady_names(unit.layer, weight.names), role)),
+        path="/".join((*unit.names, *walk.steady_names(unit.layer, weight), role)),
         role=role,
         layers=(*unit.layers, *weight.layers) or (walk.class_name(unit.layer),),
         regularizer=regularizers.serialize(before),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from graphwd.errors import ModelError
@@ -99,16 +100,26 @@ def _name_within(layer: Any, variable: Any) -> str:
     return f"variable_{number}" if number else "variable"
 
 
-def steady_names(layer: Any, names: Iterable[str]) -> tuple[str, ...]:
+def steady_names(layer: Any, weight: Weight) -> tuple[str, ...]:
     """The names of sublayers on the way; those that Keras made up are numbered in each layer."""
+    ways: list[tuple[Any, ...]] = [(layer,)]
+    for name in weight.names:  # which two sublayers of one layer may share
+        ways = [
+            (*way, inner)
+            for way in ways
+            for inner in _keras.sublayers(way[-1])
+            if inner.name == name
+        ]
     steady: list[str] = []
-    for name in names:
-        inner = _keras.sublayers(layer)
-        layer = next(one for one in inner if one.name == name)
-        made_up = [one for one in inner if type(one) is type(layer) and _is_made_up(one)]
-        number = next((n for n, one in enumerate(made_up) if one is layer), None)
-        kind = _snake_case(class_name(layer))
-        steady.append(name if number is None else f"{kind}_{number}" if number else kind)
+    for outer, one in pairwise(next(way for way in ways if way[-1] is weight.owner)):
+        made_up = [
+            inner
+            for inner in _keras.sublayers(outer)
+            if type(inner) is type(one) and _is_made_up(inner)
+        ]
+        number = next((n for n, inner in enumerate(made_up) if inner is one), None)
+        kind = _snake_case(class_name(one))
+        steady.append(one.name if number is None else f"{kind}_{number}" if number else kind)
     return tuple(steady)
 
 

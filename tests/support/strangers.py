@@ -1792,6 +1792,30 @@ class Gradients(keras.Model):
         return self.probe(self.body(x))
 
 
+class Namesakes(keras.Model):
+    """Holds two models of one name, of which one follows the other's weights."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.network = make(name="network")
+        self.average = make(name="network")
+        self.average.set_weights(self.network.get_weights())
+
+    def call(self, x):
+        return self.network(x) - self.average(x)
+
+
+@stranger
+def namesakes():
+    def perceptron(name):
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, layers.Dense(1)(layers.Dense(3)(inputs)), name=name)
+
+    model = Namesakes(perceptron)
+    model.compile("sgd", "mse", **EAGER)
+    return trained(model, data(4, 4), data(4, 1))
+
+
 @stranger
 def submodel_of_own_layers():
     model = Gradients()
