@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dis
 import os
 import types
 import warnings
@@ -142,7 +143,7 @@ def _uses_losses(cls: type, owner: type, name: str, seen: set[tuple[type, str]])
         function = getattr(function, wrapper, function)
     if not isinstance(function, types.FunctionType):
         return False
-    names = set(_names_in(function.__code__))
+    names = set(_names_in(function.__code__, function.__globals__))
     if "losses" in names or (names & _REACHES_THE_LOSS) - {name} - set(_own(cls)):
         return True
     for called in names:
@@ -162,9 +163,20 @@ def _own(cls: type) -> set[str]:
     return {name for base in cls.__mro__ if not _is_of_keras(base) for name in vars(base)}
 
 
-def _names_in(code: types.CodeType) -> Iterator[str]:
-    """The names that a function's code and the functions within it use."""
-    yield from code.co_names
+def _names_in(code: types.CodeType, known: dict[str, Any]) -> Iterator[str]:
+    """The attributes that a function's code and the functions within it use, but of modules."""
+    held: Any = None
+    for instruction in dis.get_instructions(code):
+        kind, name = instruction.opname, instruction.argval
+        if kind == "LOAD_GLOBAL":
+            held = known.get(name)
+        elif kind in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+            in_module = isinstance(held, types.ModuleType)  # `keras.losses` is no model's losses
+            held = getattr(held, name, None) if in_module else None
+            if not in_module:
+                yield name
+        elif kind != "EXTENDED_ARG":
+            held = None
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names_in(constant)
+            yield from _names_in(constant, known)

@@ -11,7 +11,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, losses
 
 import graphwd
 from graphwd.live import checks
@@ -516,10 +516,26 @@ class StepOverComputesWithout(ComputesWithout):
         return {"loss": self.compute_loss(data, data, self(data))}
 
 
+class WithLossesOfKeras(Without):
+    def train_step(self, data):
+        return {"loss": keras.ops.mean(keras.losses.mean_squared_error(data, self(data)))}
+
+
+class WithAFunctionOfThatName(Without):
+    def train_step(self, data):
+        return {"loss": compute_loss(data, self(data))}
+
+
+def compute_loss(y, y_pred):
+    return keras.ops.mean(losses.mean_squared_error(y, y_pred))
+
+
 @pytest.mark.parametrize(
     ("cls", "method"),
     [
         (Without, None),
+        (WithLossesOfKeras, "WithLossesOfKeras.train_step"),
+        (WithAFunctionOfThatName, "WithAFunctionOfThatName.train_step"),
         (Ignoring, "Ignoring.train_step"),
         (ThroughCompute, None),
         (ThroughSuper, None),
