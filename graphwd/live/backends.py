@@ -18,6 +18,7 @@ import numpy as np
 
 from graphwd.live import _keras
 
+_GRADIENTS = {"tensorflow": "trainable", "torch": "requires_grad"}
 _PIECE = 1 << 22
 """How many bytes of two variables are compared at a time."""
 
@@ -30,7 +31,8 @@ def give_value(source: Any, target: Any) -> None:
         _keras.set_value(target, None)
     elif backend == "tensorflow":
         with _name_scope_of(value, target.name):
-            _keras.initialize(target, _tensorflow_value(value))
+            # A tape doesn't watch what was made untrainable, also once its layer is unfrozen.
+            _keras.initialize(target, _tensorflow_value(value), value.trainable)
         _copy_replicas(value, _keras.value_of(target))
     elif backend == "jax":
         _keras.set_value(target, _copied_jax(value))
@@ -129,10 +131,9 @@ def same_bits(one: Any, other: Any) -> bool:
 
 
 def same_gradients(one: Any, other: Any) -> bool:
-    """Whether PyTorch computes gradients for both of two variables or for neither."""
-    if keras.backend.backend() != "torch":
-        return True
-    return bool(one.value.requires_grad == other.value.requires_grad)
+    """Whether the backend computes gradients for both of two variables or for neither."""
+    flag = _GRADIENTS.get(keras.backend.backend(), "")
+    return bool(getattr(one.value, flag, None) == getattr(other.value, flag, None))
 
 
 def same_place(one: Any, other: Any) -> bool:

@@ -409,6 +409,20 @@ def test_keras_is_not_patched(monkeypatch):
     assert all(seen)
 
 
+def test_what_was_frozen_learns_once_it_is_unfrozen():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(1)])
+    model.layers[0].trainable = False
+    copy = graphwd.rewrite(model, [])
+    assert graphwd.verify(model, copy, []).ok
+    before = copy.get_weights()
+    for each in (model, copy):
+        each.layers[0].trainable = True
+        each.compile("sgd", "mse")
+        each.train_on_batch(X, X[:, :1])
+    assert same(model.get_weights(), copy.get_weights())
+    assert not any(map(same, before, copy.get_weights()))
+
+
 # Before a model is touched
 
 

@@ -274,6 +274,10 @@ def faults(case):
         known = weight.value.requires_grad
         weight.value.requires_grad_(not known)
         yield "requires_grad changed", lambda: weight.value.requires_grad_(known)
+    if strangers.BACKEND == "tensorflow":
+        known = weight.value.trainable
+        weight.value._trainable = not known
+        yield "watched by no tape", lambda: setattr(weight.value, "_trainable", known)
     for layer in oracle.all_layers(copy):
         if getattr(layer, "_remat_mode", None) is not None:
             mode, layer._remat_mode = layer._remat_mode, None

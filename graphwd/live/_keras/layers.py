@@ -94,9 +94,11 @@ def set_value(variable: Any, value: Any) -> None:
     variable._value = value
 
 
-def initialize(variable: Any, tensor: Any) -> None:
-    """Makes the backend's variable behind one, with its options and a first value."""
+def initialize(variable: Any, tensor: Any, trainable: bool) -> None:
+    """Makes TensorFlow's variable behind one, with its options and a first value."""
+    now, variable._trainable = variable._trainable, trainable  # which layers change afterwards
     variable._initialize(tensor)
+    variable._trainable = now
 
 
 def traced_anew(function: Any, python_function: Any) -> Any:

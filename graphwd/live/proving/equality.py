@@ -79,7 +79,7 @@ def model_differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool =
         elif unsaved and not backends.same_place(source, target):
             problems.append(f"{title} lies on other devices in the rewritten model")
         if unsaved and not backends.same_gradients(source, target):
-            problems.append(f"{title} has another requires_grad in the rewritten model")
+            problems.append(f"{title} gets gradients in one of the two models only")
         if id(target) in targets and source is not target:
             problems.append(f"{title} shares its values with {targets[id(target)]}")
         targets[id(target)] = title
