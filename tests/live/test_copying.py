@@ -488,6 +488,33 @@ def test_an_unbuilt_model_is_warned_of():
         graphwd.rewrite(model, "l2")
 
 
+class Regressor(keras.Model):
+    """Has an encoder with weights before it is called, and a head without."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = dense()
+        self.head = layers.Dense(1)
+
+    def call(self, x):
+        return self.head(self.encoder(x))
+
+
+def test_a_model_that_is_built_in_part_trains_with_its_penalties(tmp_path):
+    with pytest.warns(UserWarning, match="not built"):
+        model = graphwd.rewrite(Regressor(), graphwd.Rule("l2", roles="kernel"))
+    model.compile("sgd", "mse")
+    model.train_on_batch(X, X[:, :1])
+    model(X)
+    assert len(model.losses) == 1
+    model.save(tmp_path / "model.keras")
+    with keras.saving.custom_object_scope({"Regressor": Regressor}):
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert same(loaded(X), model(X))
+    assert len(loaded.losses) == 1
+    assert len(graphwd.rewrite(model, "l2").losses) == 2
+
+
 class Without(keras.Model):
     def __init__(self):
         super().__init__()

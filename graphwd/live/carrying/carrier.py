@@ -206,7 +206,8 @@ def attach(
     cls = type(layer)
     methods = {"save": _save} if issubclass(cls, keras.Model) else {}
     change(layer, carrier_class(cls, Carrier, loaders.loader_for(cls), methods))
-    settle(layer)
+    # A model that was never called isn't built, and its first call may give it more weights.
+    settle(layer, complete=fingerprint(walk.weights(layer)) == weights)
     return layer
 
 
@@ -218,10 +219,11 @@ def detach(layer: Any) -> Any:
     return layer
 
 
-def settle(layer: Any) -> None:
+def settle(layer: Any, *, complete: bool = False) -> None:
     """Puts the carried regularizers on the layer's variables, once these exist."""
     record = _carried_by(layer)
-    if record.variables is None and layer.built and carried.give(layer, record):
+    complete = complete or layer.built
+    if record.variables is None and complete and carried.give(layer, record):
         if record.starts is not None:
             starts.bind(layer, record.starts)
         hand_down(layer)
