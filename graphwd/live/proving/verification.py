@@ -52,6 +52,7 @@ def prove_edits(found: Survey, edited: list[Unit], plan: Plan) -> Report:
             for pointer, index in unit.slots.items()
             if plan.slots[index].changes
         }
+        before = {key: value for key, value in before.items() if key != "compile_config"}
         planned = set_regularizers(before, edits)
         if not any(values.differences(planned, actual)):
             continue
