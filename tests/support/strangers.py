@@ -1792,6 +1792,81 @@ class Gradients(keras.Model):
         return self.probe(self.body(x))
 
 
+class Encoding(keras.Model):
+    """Takes Keras's arguments, so that Keras tells its config and how it was compiled."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+@stranger
+def model_as_a_layer():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(1)(Encoding()(inputs)))
+    model.compile("sgd", "mse", **EAGER)
+    return trained(model, data(4, 4), data(4, 1))
+
+
+class Projection(layers.Layer):
+    """Is made anew from its config with all of its weights."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.dense = layers.Dense(units)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+class Adapter(layers.Layer):
+    """Stands in the place of a layer, which it holds and adds to."""
+
+    def __init__(self, held, **kwargs):
+        super().__init__(**kwargs)
+        self.held = held
+        self.held.trainable = False
+        self.addition = layers.Dense(held.units)
+
+    def call(self, x):
+        return self.held(x) + self.addition(x)
+
+
+class Task(keras.Model):
+    """Tells the model that it is made of as its author made it, without the adapter."""
+
+    def __init__(self, backbone, **kwargs):
+        super().__init__(inputs=backbone.inputs, outputs=backbone.outputs, **kwargs)
+        self.backbone = backbone
+
+    def get_config(self):
+        return {"backbone": keras.saving.serialize_keras_object(self.backbone)}
+
+
+@stranger
+def adapted():
+    inputs = keras.Input((4,))
+    backbone = keras.Model(inputs, Projection(3)(Projection(3)(inputs)), name="backbone")
+    for each in backbone.layers[1:]:
+        each._tracker.unlock()
+        each.dense = Adapter(each.dense)
+        each._tracker.lock()
+    model = Task(backbone)
+    model(data(1, 4))
+    model.compile("sgd", "mse", **EAGER)
+    return trained(model, data(4, 4), data(4, 3))
+
+
 class Namesakes(keras.Model):
     """Holds two models of one name, of which one follows the other's weights."""
 

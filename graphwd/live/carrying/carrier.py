@@ -15,7 +15,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -44,6 +45,7 @@ _REFUSAL = (
     "carries penalties of graphwd, which the class alone would drop: load this config by "
     "keras.saving.deserialize_keras_object"
 )
+_untold = ContextVar("_untold", default=False)
 
 
 class Carrier:
@@ -186,6 +188,16 @@ def plain_config(layer: Any) -> dict[str, Any]:
         return dict(type(layer).get_config(layer))
 
 
+@contextlib.contextmanager
+def untold() -> Iterator[None]:
+    """Layers tell their configs without their penalties, whether or not these can be saved."""
+    token = _untold.set(True)
+    try:
+        yield
+    finally:
+        _untold.reset(token)
+
+
 def attach(
     layer: Any,
     penalties: Sequence[dict[str, Any]],
@@ -299,6 +311,8 @@ def _carried_by(layer: Any) -> carried.Carried:
 
 def _as_saved(layer: Any) -> tuple[str, list[dict[str, Any]]]:
     settle(layer)
+    if _untold.get():
+        return _carried_by(layer).weights, []
     return carried.as_saved(layer, _carried_by(layer), functools.partial(_rebuilt, layer))
 
 

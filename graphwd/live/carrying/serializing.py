@@ -21,7 +21,7 @@ def serialize_layer(layer: Any, *, calls: bool = True) -> dict[str, Any]:
     can't tell its config stands there with its class and its name alone, and a graph whose calls
     can't be told with its layers alone: both are compared as objects.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), carrier.untold():
         warnings.simplefilter("ignore")  # Keras warns of every lambda, which is not at issue here
         serialized = _serialized(layer, calls)
     serialized.pop("compile_config", None)
