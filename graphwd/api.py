@@ -126,6 +126,8 @@ def rewrite_and_tell(
         if accept is not None:
             accept(decided)
         checks.accept(found, decided)
+        if not in_place:
+            checks.warn_of_globals(model)
         starts = starting.before(found)
         copy = found if in_place else of_copy(found, *copied(model))
         with editing.edited(copy, decided) as units:

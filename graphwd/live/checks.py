@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dis
+import inspect
 import os
 import types
 import warnings
@@ -13,7 +14,7 @@ from typing import Any
 import keras
 
 from graphwd.errors import ModelError, PolicyError
-from graphwd.live import _keras, backends
+from graphwd.live import _keras, backends, walk
 from graphwd.live.survey import Survey, is_built
 from graphwd.plans.plan import Plan, UnusedPenaltyWarning, outside
 from graphwd.policy import regularizers
@@ -129,8 +130,29 @@ def warn_of_unused_penalties(model: Any) -> None:
         warnings.warn(sentence, UnusedPenaltyWarning, stacklevel=outside())
 
 
-def _is_of_keras(cls: type) -> bool:
-    return cls.__module__.split(".")[0] in ("keras", "keras_hub")
+def warn_of_globals(model: Any) -> None:
+    """Warns when a class calls a layer of the model by a global name, which a copy calls, too."""
+    layers = [inner for _, _, inner in walk.layers_within(model)]
+    own = {id(layer) for layer in layers}
+    for cls in dict.fromkeys(map(type, layers)):
+        for name in () if _is_of_keras(cls) else dir(cls):
+            method = inspect.unwrap(inspect.getattr_static(cls, name))
+            method = getattr(method, "python_function", method)
+            if not isinstance(method, types.FunctionType) or _is_of_keras(method):
+                continue
+            for called in _globals_in(method.__code__):
+                if id(method.__globals__.get(called)) in own:
+                    warnings.warn(
+                        f"{cls.__name__}.{name} calls {called}, a layer of model {model.name!r}, "
+                        "by its global name, so that the copy calls the original's; let it call "
+                        "what self holds, or use in_place=True.",
+                        UserWarning,
+                        stacklevel=outside(),
+                    )
+
+
+def _is_of_keras(defined: Any) -> bool:
+    return str(defined.__module__).split(".")[0] in ("keras", "keras_hub")
 
 
 def _uses_losses(cls: type, owner: type, name: str, seen: set[tuple[type, str]]) -> bool:
@@ -177,6 +199,18 @@ def _names_in(code: types.CodeType, known: dict[str, Any]) -> Iterator[str]:
                 yield name
         elif kind != "EXTENDED_ARG":
             held = None
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names_in(constant, known)
+    for inner in _codes_in(code):
+        yield from _names_in(inner, known)
+
+
+def _globals_in(code: types.CodeType) -> Iterator[str]:
+    """The global names that a function's code and the functions within it use."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_GLOBAL":
+            yield instruction.argval
+    for inner in _codes_in(code):
+        yield from _globals_in(inner)
+
+
+def _codes_in(code: types.CodeType) -> list[types.CodeType]:
+    return [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]

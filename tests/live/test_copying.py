@@ -6,6 +6,7 @@ import collections
 import functools
 import random
 import threading
+import warnings
 import weakref
 
 import keras
@@ -513,6 +514,39 @@ def test_a_model_that_is_built_in_part_trains_with_its_penalties(tmp_path):
     assert same(loaded(X), model(X))
     assert len(loaded.losses) == 1
     assert len(graphwd.rewrite(model, "l2").losses) == 2
+
+
+class ByItsGlobalName(keras.Model):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def call(self, x):
+        return ENCODER(x)
+
+
+class ByItsOwnName(ByItsGlobalName):
+    def call(self, x):
+        return self.encoder(x)
+
+
+ENCODER = dense()
+
+
+@pytest.mark.parametrize("cls", [ByItsGlobalName, ByItsOwnName])
+def test_a_layer_that_is_called_by_its_global_name_is_said(cls):
+    model = cls(ENCODER)
+    model(X)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        graphwd.rewrite(model, "l2")
+        own = [str(each.message) for each in said]
+        graphwd.rewrite(model, [], in_place=True)
+    assert len(own) == len(said)
+    if cls is ByItsGlobalName:
+        assert "ByItsGlobalName.call calls ENCODER" in own[0]
+    else:
+        assert not own
 
 
 class Without(keras.Model):
