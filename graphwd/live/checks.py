@@ -138,7 +138,8 @@ def warn_of_globals(model: Any) -> None:
         for name in () if _is_of_keras(cls) else dir(cls):
             method = inspect.unwrap(inspect.getattr_static(cls, name))
             method = getattr(method, "python_function", method)
-            if not isinstance(method, types.FunctionType) or _is_of_keras(method):
+            own_method = isinstance(method, types.FunctionType) and not _is_of_keras(method)
+            if not own_method or name == "__init__":  # which a copy doesn't run
                 continue
             for called in _globals_in(method.__code__):
                 if id(method.__globals__.get(called)) in own:

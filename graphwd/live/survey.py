@@ -344,13 +344,18 @@ def holders(unit: Unit, pointer: Pointer, role: str, index: int) -> list[tuple[A
 
 
 def _layer_at(layer: Any, pointer: Pointer) -> Any:
-    """The layer inside a unit whose config a pointer leads to, known by the names on the way."""
+    """The layer inside a unit whose config a pointer leads to, known by names and attributes."""
     value: Any = serialize_layer(layer)
     for key in pointer[:-1]:
         value = value[key]
         if isinstance(value, dict) and isinstance(value.get("class_name"), str):
             config = value.get("config")
             name = config.get("name") if isinstance(config, dict) else None
-            within = [inner for _, _, inner in walk.layers_within(layer)][1:]
-            layer = next((inner for inner in within if inner.name == name), layer)
+            found = [
+                inner
+                for _, _, inner in [*walk.layers_within(layer)][1:]
+                if inner.name == name and walk.class_name(inner) == value["class_name"]
+            ]
+            held = [inner for inner in found if inner is vars(layer).get(key)]
+            layer = (held or found or [layer])[0]
     return layer

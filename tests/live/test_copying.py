@@ -516,6 +516,47 @@ def test_a_model_that_is_built_in_part_trains_with_its_penalties(tmp_path):
     assert len(graphwd.rewrite(model, "l2").losses) == 2
 
 
+class Pair(keras.Model):
+    """Tells two models in its config, which it is made of again."""
+
+    def __init__(self, one, two, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.two = one, two
+
+    def call(self, x):
+        return self.two(self.one(x))
+
+    def get_config(self):
+        models = {"one": self.one, "two": self.two}
+        told = {key: keras.saving.serialize_keras_object(model) for key, model in models.items()}
+        return {**super().get_config(), **told}
+
+    @classmethod
+    def from_config(cls, config):
+        models = {key: keras.saving.deserialize_keras_object(config[key]) for key in ("one", "two")}
+        return cls(**{**config, **models})
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "a"), ("first", "last"), ("last", "first")])
+def test_models_in_a_config_may_have_the_names_of_others(names, in_place):
+    def model(name):
+        inner = [layers.Dense(4, name="first"), layers.Dense(4, name="last")]
+        return keras.Sequential([keras.Input((4,)), *inner], name=name)
+
+    pair = Pair(*map(model, names))
+    pair(X)
+    policy = [graphwd.Rule("l2", roles="kernel"), graphwd.Rule("l1", paths="*/last/kernel")]
+    pair = graphwd.rewrite(pair, policy, in_place=in_place)
+    told = [
+        each["config"]["kernel_regularizer"]["class_name"]
+        for key in ("one", "two")
+        for each in pair.get_config()[key]["config"]["layers"][1:]
+    ]
+    kernels = [type(v.regularizer).__name__ for v in pair.weights if v.name == "kernel"]
+    assert told == kernels == ["L2", "L1", "L2", "L1"]
+
+
 class ByItsGlobalName(keras.Model):
     def __init__(self, encoder):
         super().__init__()
@@ -526,6 +567,9 @@ class ByItsGlobalName(keras.Model):
 
 
 class ByItsOwnName(ByItsGlobalName):
+    def __init__(self, _):
+        super().__init__(ENCODER)
+
     def call(self, x):
         return self.encoder(x)
 
