@@ -593,6 +593,31 @@ def test_a_layer_that_is_called_by_its_global_name_is_said(cls):
         assert not own
 
 
+class PartlyBuilt(keras.Model):
+    """Has weights before its first call, and more of them after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Dense(4)
+        inputs = keras.Input((4,))
+        self.block = keras.Model(inputs, layers.Dense(4)(Scaled(name="scaled")(inputs)))
+
+    def call(self, x):
+        return self.block(self.first(x))
+
+
+def test_what_a_partly_built_model_gets_outlasts_its_first_call():
+    model = PartlyBuilt()
+    with pytest.warns(UserWarning, match="not built"):
+        copy = graphwd.rewrite(model, graphwd.Rule("l2", roles="!bias"))
+    before = [weight.path for weight in copy.block.weights if weight.regularizer]
+    copy(np.ones((1, 4), "float32"))
+    assert len(before) == 3
+    assert [weight.path for weight in copy.block.weights if weight.regularizer] == before
+    assert [weight.path for weight in copy.weights if weight.regularizer][-3:] == before
+    assert len(copy.losses) == 3
+
+
 class Without(keras.Model):
     def __init__(self):
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -38,12 +39,14 @@ def _serialized(layer: Any, calls: bool) -> dict[str, Any]:
             serialized["config"] = _graph_config(layer, calls)
         else:
             serialized["config"] = _as_data(carrier.plain_config(layer))
-        for key in ("build_config", "compile_config"):
-            config = getattr(layer, f"get_{key}", lambda: None)()
-            if config is not None:
-                serialized[key] = _as_data(config)
+        build_config = layer.get_build_config()
+        if build_config is not None:
+            serialized["build_config"] = _as_data(build_config)
     except Exception:  # noqa: BLE001 # a get_config may raise anything, and is not needed
         return {**_keras.identity(cls), "config": {"name": layer.name}}
+    with contextlib.suppress(Exception):  # an optimizer that can't tell its config does not matter
+        if isinstance(layer, keras.Model) and (compiled := layer.get_compile_config()) is not None:
+            serialized["compile_config"] = _as_data(compiled)
     if not _keras.is_graph(layer) and _holds_carrier(layer):
         return strip_carried(serialized)
     return serialized
