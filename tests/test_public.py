@@ -5,14 +5,13 @@ import importlib
 import importlib.metadata
 import inspect
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 import graphwd
+from tests.support.processes import run
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "graphwd"
@@ -121,10 +120,7 @@ def test_every_public_definition_has_a_docstring(path):
 def loaded_by(program: str) -> set[str]:
     """The heavy modules that a fresh interpreter has loaded after a program."""
     program += f"\nimport sys; print('loaded', *[n for n in {HEAVY!r} if n in sys.modules])"
-    ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    return set(ran.stdout.splitlines()[-1].split()[1:])
+    return set(run(program).splitlines()[-1].split()[1:])
 
 
 def test_importing_loads_neither_keras_nor_a_backend():

@@ -120,9 +120,9 @@ def test_other_lines_for_the_shell_are_known():
         SECOND_COMMAND,
         'pip install -e ".[test]" tensorflow-cpu',
         "ruff check && ruff format --check && lint-imports && mypy --strict -p graphwd",
-        "pytest tests/policy/test_policy.py",
+        "pytest tests/policy/test_rules.py",
     ]
-    assert (ROOT / "tests" / "policy" / "test_policy.py").exists()
+    assert (ROOT / "tests" / "policy" / "test_rules.py").exists()
 
 
 def test_every_block_is_of_a_language_that_is_run():

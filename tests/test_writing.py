@@ -22,10 +22,9 @@ from graphwd.cli import models
 from graphwd.errors import ArchiveError, GraphwdError, PolicyError
 from graphwd.policy.policies import Policy
 from graphwd.saved.archive import rewrite_file
+from tests.support.processes import ENVIRONMENT, run
 from tests.support.saved_models import POLICY, write_keras
 
-ROOT = Path(__file__).parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": keras.backend.backend()}
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
 
@@ -202,8 +201,7 @@ def test_a_folder_that_may_be_written_but_not_read(tmp_path):
         with writing.replacing_by_name(sys.argv[2], overwrite=False) as name:
             open(name, "w").write("new")
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), box / "a", box / "b.keras"]
-    subprocess.run(command, env=ENVIRONMENT, check=True)
+    run(code, box / "a", box / "b.keras")
     assert (box / "a").read_bytes() == b"newer"
     assert sorted(os.listdir(box)) == ["a", "b.keras"]
 
@@ -287,8 +285,8 @@ def test_a_signal_leaves_nothing_behind(tmp_path, code, arguments, number):
     write_keras(tmp_path / "a.keras")
     command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # Whoever runs the tests in the background of a shell has them started deaf to Ctrl-C.
-    hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    # Whoever runs the tests in the background of a shell has them started deaf to some signals.
+    hearing = functools.partial(signal.signal, number, signal.SIG_DFL)
     with subprocess.Popen(
         command, env=ENVIRONMENT, cwd=tmp_path, preexec_fn=hearing, **pipes
     ) as child:

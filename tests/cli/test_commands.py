@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 
 import keras
@@ -16,6 +15,7 @@ import pytest
 import graphwd
 from graphwd.cli.commands import cli
 from graphwd.policy.policies import Policy, recipes
+from tests.support import processes
 from tests.support.command_line import ENVIRONMENT, fails, invoke, penalties, run
 
 KERNELS = ["conv_1/kernel", "conv_2/kernel", "head/kernel"]
@@ -214,14 +214,8 @@ def test_help_loads_nothing():
         loaded = [name for name in {heavy!r} if name in sys.modules]
         assert not loaded, loaded
     """
-    lines = "\n".join(line[8:] for line in code.splitlines())
     for arguments in (["--help"], ["rewrite", "--help"]):
-        subprocess.run(
-            [sys.executable, "-c", lines, *arguments],
-            env=ENVIRONMENT,
-            check=True,
-            capture_output=True,
-        )
+        processes.run(code, *arguments, env=ENVIRONMENT)
 
 
 def test_files_are_planned_and_rewritten_without_keras(folder):
@@ -238,12 +232,7 @@ main()
         ["inspect", "out.keras"],
         ["verify", "model.keras", "out.keras"],
     ):
-        result = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-        )
+        result = processes.script(code, *arguments, env=ENVIRONMENT)
         assert (result.returncode, result.stderr) == (0, ""), result.stderr
 
 

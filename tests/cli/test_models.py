@@ -1,8 +1,6 @@
 """Live models: loaded, built by keras.applications, and saved, quietly."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -10,7 +8,9 @@ import pytest
 
 import graphwd
 from graphwd.cli import models
+from tests.support import processes
 from tests.support.command_line import ENVIRONMENT, command, fails, invoke
+from tests.support.processes import script
 from tests.support.saved_models import model_config, write_keras
 
 
@@ -47,7 +47,7 @@ keras.Model(inputs, my_layers.Twice(name="twice")(inputs)).save("mine.keras")
 
 def test_classes_of_the_users_own_are_imported_from_the_folder(folder):
     (folder / "my_layers.py").write_text(MODULE)
-    subprocess.run([sys.executable, "-c", SAVE], check=True, capture_output=True, env=ENVIRONMENT)
+    processes.run(SAVE, env=ENVIRONMENT)
     result = command("inspect", "mine.keras", "--live")
     assert result.returncode == 2
     assert "Twice" in result.stderr
@@ -73,9 +73,7 @@ def test_classes_of_the_users_own_are_imported_from_the_folder(folder):
 def test_a_module_that_is_not_there_is_told_before_keras_loads(archives):
     lines = "import sys; sys.modules['keras'] = None\nfrom graphwd.__main__ import main; main()"
     arguments = ["inspect", "a.keras", "--live", "--import", "no_such_module"]
-    result = subprocess.run(
-        [sys.executable, "-c", lines, *arguments], env=ENVIRONMENT, capture_output=True, text=True
-    )
+    result = script(lines, *arguments, env=ENVIRONMENT)
     assert result.returncode == 2
     assert "There is no module 'no_such_module'" in result.stderr
 
@@ -128,11 +126,8 @@ def test_a_misspelt_architecture_is_answered_before_keras_is_loaded(archives):
         finally:
             assert not {"keras", "tensorflow"} & set(sys.modules)
     """
-    lines = "\n".join(line[8:] for line in code.splitlines())
     arguments = ["rewrite", "app:MobilNet", "o.keras", "--recipe", "vgg"]
-    result = subprocess.run(
-        [sys.executable, "-c", lines, *arguments], env=ENVIRONMENT, capture_output=True, text=True
-    )
+    result = script(code, *arguments, env=ENVIRONMENT)
     assert result.stderr == (
         "graphwd: keras.applications has no 'MobilNet'; did you mean 'MobileNet'?\n"
     )

@@ -14,6 +14,7 @@ import graphwd
 from graphwd.__main__ import main
 from graphwd.policy.policies import Policy
 from tests.support.command_line import ENVIRONMENT, RUN, command, fails, invoke, run
+from tests.support.processes import python
 from tests.support.saved_models import dense, model_config, regularized, write_keras
 
 
@@ -91,10 +92,8 @@ def test_ctrl_c_is_heard_as_soon_as_python_runs():
     slow = ["typing", "dataclasses", "contextlib", "click", "inspect"]
     code = f"import sys, graphwd.__main__; print([n for n in {slow!r} if n in sys.modules])"
     # Without `site`, which may import whatever its path files say.
-    result = subprocess.run(
-        [sys.executable, "-S", "-c", code], env=ENVIRONMENT, capture_output=True
-    )
-    assert result.stdout == b"[]\n", result.stderr
+    result = python("-S", "-c", code, env=ENVIRONMENT)
+    assert result.stdout == "[]\n", result.stderr
 
 
 def test_ctrl_c_is_one_line_while_the_command_is_loaded(archives, monkeypatch, capsys):

@@ -1,10 +1,5 @@
 """TensorFlow, JAX and PyTorch: training one model never touches the other, files load on all."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import keras
 import numpy as np
 import pytest
@@ -12,6 +7,7 @@ import pytest
 import graphwd
 from graphwd.live import backends
 from tests.support import oracle
+from tests.support.processes import ENVIRONMENT, run, script
 from tests.support.strategies import inputs_for, sample_models
 
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
@@ -22,12 +18,7 @@ NAMES = [name for name in sample_models() if name != "sequential_unbuilt"]
 
 
 def installed(backend):
-    return (
-        subprocess.run(
-            [sys.executable, "-c", f"import {BACKENDS[backend]}"], capture_output=True, check=False
-        ).returncode
-        == 0
-    )
+    return script(f"import {BACKENDS[backend]}").returncode == 0
 
 
 def train(model):
@@ -114,14 +105,8 @@ def test_a_file_has_the_same_penalty_on_every_backend(backend, tmp_path):
         for path in sys.argv[1:]:
             print(sum(float(loss) for loss in keras.saving.load_model(path).losses))
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(paths[0]), str(paths[2])],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": backend},
-    )
-    sums = [float(line) for line in result.stdout.split()[-2:]]
+    printed = run(code, paths[0], paths[2], env={**ENVIRONMENT, "KERAS_BACKEND": backend})
+    sums = [float(line) for line in printed.split()[-2:]]
     assert sums == pytest.approx([paths[1], paths[3]], rel=1e-5)
 
 

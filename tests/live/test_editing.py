@@ -1,5 +1,7 @@
 """Editing in place: the same result as a copy, all or nothing."""
 
+from __future__ import annotations
+
 import operator
 import warnings
 
@@ -289,3 +291,14 @@ def test_an_edit_that_reaches_another_layer_is_refused(name):
         graphwd.rewrite(model, graphwd.Rule("l2", paths=f"{name}/*", roles="kernel"), in_place=True)
     assert shared.kernel_regularizer is None
     assert shared.kernel.regularizer is None
+
+
+def test_activity_in_place_is_as_in_a_copy():
+    inputs = keras.Input((5, 8))
+    model = keras.Model(inputs, layers.MultiHeadAttention(2, 4, dropout=0.1)(inputs, inputs))
+    policy = graphwd.Rule("l2", roles="activity")
+    copy = graphwd.rewrite(model, policy)
+    graphwd.rewrite(model, policy, in_place=True)
+    x = np.ones((1, 5, 8), "float32")
+    copy(x), model(x)
+    assert len(copy.losses) == len(model.losses) == 1

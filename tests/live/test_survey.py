@@ -11,12 +11,14 @@ from graphwd.graph import slots
 from graphwd.graph.slots import find_slots
 from graphwd.live import survey, walk
 from tests.support import oracle
+from tests.support.copies import X
 from tests.support.strategies import sample_models
 
 SEQUENCE, PICTURE, VOLUME = (4, 3), (5, 5, 2), (4, 4, 4, 2)
 TOKENS = "tokens"
 RECURRENT = {"units": 2}
 ATTENTION = {"num_heads": 2, "key_dim": 2}
+
 
 # Arguments, the input's shape, and whether it is called on one tensor twice.
 LAYERS = {
@@ -60,6 +62,8 @@ LAYERS = {
     "SimpleRNNCell": (RECURRENT, None),
 }
 TWICE = ("MultiHeadAttention", "GroupQueryAttention")
+
+
 # Weights that Keras itself regularizes by no argument, by layer and variable.
 OUT_OF_REACH = {("ReversibleEmbedding", "reverse_embeddings")}
 SWITCHED_OFF = {
@@ -230,20 +234,42 @@ def test_nothing_is_passed_over_where_no_slot_is_expected(name, monkeypatch):
     assert found == find_slots(serialized)
 
 
-@pytest.mark.parametrize(
-    "around",
-    [
-        lambda layer: {"layer": layer},
-        lambda layer: {"layers": [layer]},
-        lambda layer: {"pairs": [[1, [layer]]], "units": 3},
-        lambda layer: {"by_name": {"a": {"b": layer}}},
-        lambda layer: {"by_name": {"kernel_regularizer": None, "b": layer}},
-    ],
-)
-@pytest.mark.parametrize("regularizer", [None, {"class_name": "L2", "config": {"l2": 0.1}}, "l2"])
-def test_a_slot_is_found_in_whatever_holds_its_layer(around, regularizer):
-    layer = {"class_name": "Thing", "config": {"name": "t", "kernel_regularizer": regularizer}}
-    model = {"class_name": "Model", "config": {"name": "m", **around(layer)}}
-    (slot,) = find_slots(model)
-    assert slot.path == "t/kernel"
-    assert (slot.regularizer is None) is (regularizer is None)
+class Pair(keras.Model):
+    """Tells two models in its config, which it is made of again."""
+
+    def __init__(self, one, two, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.two = one, two
+
+    def call(self, x):
+        return self.two(self.one(x))
+
+    def get_config(self):
+        models = {"one": self.one, "two": self.two}
+        told = {key: keras.saving.serialize_keras_object(model) for key, model in models.items()}
+        return {**super().get_config(), **told}
+
+    @classmethod
+    def from_config(cls, config):
+        models = {key: keras.saving.deserialize_keras_object(config[key]) for key in ("one", "two")}
+        return cls(**{**config, **models})
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "a"), ("first", "last"), ("last", "first")])
+def test_models_in_a_config_may_have_the_names_of_others(names, in_place):
+    def model(name):
+        inner = [layers.Dense(4, name="first"), layers.Dense(4, name="last")]
+        return keras.Sequential([keras.Input((4,)), *inner], name=name)
+
+    pair = Pair(*map(model, names))
+    pair(X)
+    policy = [graphwd.Rule("l2", roles="kernel"), graphwd.Rule("l1", paths="*/last/kernel")]
+    pair = graphwd.rewrite(pair, policy, in_place=in_place)
+    told = [
+        each["config"]["kernel_regularizer"]["class_name"]
+        for key in ("one", "two")
+        for each in pair.get_config()[key]["config"]["layers"][1:]
+    ]
+    kernels = [type(v.regularizer).__name__ for v in pair.weights if v.name == "kernel"]
+    assert told == kernels == ["L2", "L1", "L2", "L1"]

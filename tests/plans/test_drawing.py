@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from graphwd.errors import ModelError
 from graphwd.graph.slots import find_slots
-from graphwd.plans import drawing, layout
+from graphwd.plans import drawing
 from graphwd.plans.edits import Edit
-from tests.support import strategies
+from tests.support import serialized, strategies
 
 
 def mark(decision):
@@ -24,18 +24,10 @@ def draw(serialized):
 
 
 def layer(name, before, class_name="Dense", **config):
-    arguments = [
-        {"class_name": "__keras_tensor__", "config": {"keras_history": [maker, 0, 0]}}
-        for maker in before
-    ]
-    arguments = arguments if len(arguments) == 1 else [arguments]
-    return {
-        "module": "keras.layers",
-        "class_name": class_name,
-        "config": {"name": name, **config},
-        "name": name,
-        "inbound_nodes": [{"args": arguments, "kwargs": {}}] if before else [],
-    }
+    """A layer that takes what the layers before it give."""
+    tensors = [serialized.tensor(maker) for maker in before]
+    calls = [tensors if len(tensors) == 1 else [tensors]] if before else []
+    return serialized.layer(class_name, name, *calls, **config)
 
 
 def functional(layers, name="model"):
@@ -45,16 +37,9 @@ def functional(layers, name="model"):
         for node in one["inbound_nodes"]
         for tensor in (node["args"][0] if isinstance(node["args"][0], list) else node["args"])
     }
-    return {
-        "module": "keras",
-        "class_name": "Functional",
-        "config": {
-            "name": name,
-            "layers": layers,
-            "input_layers": [[one["name"], 0, 0] for one in layers if not one["inbound_nodes"]],
-            "output_layers": [[one["name"], 0, 0] for one in layers if one["name"] not in taken],
-        },
-    }
+    inputs = [[one["name"], 0, 0] for one in layers if not one["inbound_nodes"]]
+    outputs = [[one["name"], 0, 0] for one in layers if one["name"] not in taken]
+    return serialized.functional(layers, inputs, outputs, name)
 
 
 def dense(name, before):
@@ -139,31 +124,6 @@ def test_what_looks_different_does_not_fold():
     (panel,) = draw(functional(layers))
     assert [repeat.times for repeat in panel.repeats] == [1, 29, 1, 29]
     assert [box.marks for box in boxes([panel])] == ["weightless", "nothing", "p0", "nothing"]
-
-
-@pytest.mark.parametrize(
-    ("keys", "expected"),
-    [
-        ([], []),
-        ([1, 1], [(0, 2, 1)]),
-        ([1, 1, 1], [(0, 1, 3)]),
-        ([0, 1, 2, 1, 2, 3], [(0, 1, 1), (1, 2, 2), (5, 1, 1)]),
-        ([1, 2, 1, 2, 9, 1, 2, 1, 2, 9], [(0, 2, 2), (4, 1, 1), (5, 2, 2), (9, 1, 1)]),
-    ],
-)
-def test_spans(keys, expected):
-    assert layout.spans(keys) == expected
-
-
-@given(st.lists(st.integers(0, 2), max_size=60))
-def test_spans_cover_a_sequence_and_repeat_what_they_say(keys):
-    place = 0
-    for start, period, times in layout.spans(keys):
-        assert start == place
-        first = keys[start : start + period]
-        assert keys[start : start + period * times] == first * times
-        place += period * times
-    assert place == len(keys)
 
 
 def test_a_thousand_layers_without_a_cut_stay_readable():

@@ -6,8 +6,6 @@ import html.parser
 import json
 import re
 import struct
-import subprocess
-import sys
 import zlib
 
 import keras
@@ -19,7 +17,8 @@ import graphwd
 from graphwd.plans import page
 from graphwd.plans.drawing import common_name
 from tests.support.browser import BROWSER, browse, make_picture, screenshot
-from tests.support.composite import Composite
+from tests.support.layers import Composite
+from tests.support.processes import run
 from tests.support.sample_models import sample_models
 
 SAMPLES = sample_models()
@@ -151,8 +150,8 @@ def test_a_saved_models_page_needs_no_keras(suffix, tmp_path):
         "graphwd.plan(model, graphwd.Policy.load(policy)).save_html(target)\n"
         "assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)\n"
     )
-    arguments = [str(tmp_path / n) for n in (f"model{suffix}", "policy.json", "page.html")]
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    arguments = [tmp_path / n for n in (f"model{suffix}", "policy.json", "page.html")]
+    run(code, *arguments)
     text = (tmp_path / "page.html").read_text("utf-8")
     assert_offline(text)
     assert "Within backbone" in text

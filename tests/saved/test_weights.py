@@ -1,4 +1,4 @@
-"""Stored weights: HDF5 that is refused, compared, and not reached by any config."""
+"""Stored weights: HDF5 that is refused, and arrays that are compared."""
 
 import zipfile
 
@@ -8,15 +8,10 @@ import pytest
 
 import graphwd
 from graphwd.errors import ArchiveError
-from graphwd.saved import archive
-from graphwd.saved.archive import Archive, plan_file
+from graphwd.saved.archive import Archive
 from tests.support.saved_models import (
-    POLICY,
     compare_weights,
-    dense,
-    model_config,
     refused,
-    regularized,
     unreached,
     weights_bytes,
     write_h5,
@@ -183,58 +178,3 @@ def test_weights_of_h5_files_are_compared_in_the_order_that_keras_loads(tmp_path
     one = write_h5(tmp_path / "a.h5")
     assert compare_weights(one, write_h5(tmp_path / "b.h5", edit=rename)) == []
     assert len(compare_weights(one, write_h5(tmp_path / "c.h5", edit=swap))) == 2
-
-
-def test_unreached_weights(tmp_path):
-    config = model_config(
-        regularized("one"),
-        dense("two", module="my.package", class_name="Block", kernel_regularizer=None),
-        registered_name=None,
-    )
-    path = write_keras(tmp_path / "a.keras", config)
-    assert [str(layer) for layer in unreached(path)] == [
-        "two (Block): 2 arrays, 1 with a slot, 15 parameters"
-    ]
-    (note,) = plan_file(path, POLICY).notes
-    assert "two (Block)" in note
-    assert "--live" in note
-    assert archive.inspect_file(path).notes == (note,)
-    legacy = write_h5(tmp_path / "a.h5", model_config(regularized("one"), dense("two")))
-    assert [layer.path for layer in unreached(legacy)] == ["two"]
-    assert unreached(write_keras(tmp_path / "b.keras")) == []
-
-
-def test_a_file_names_its_unreached_weights(tmp_path):
-    import keras
-
-    class Block(keras.layers.Layer):
-        def __init__(self, **options):
-            super().__init__(**options)
-            self.inner = keras.layers.Dense(2)
-
-        def build(self, shape):
-            self.inner.build(shape)
-            self.built = True
-
-        def call(self, inputs):
-            return self.inner(inputs)
-
-        def get_config(self):
-            return {**super().get_config(), "name": self.name}
-
-    inner = keras.Sequential(
-        [keras.Input((2,)), keras.layers.Dense(2, name="same"), Block(name="block")], name="inner"
-    )
-    inputs = keras.Input((3,))
-    x = inner(Block(name="first")(keras.layers.Dense(2, name="same")(inputs)))
-    x = keras.layers.BatchNormalization(scale=False, center=False)(x)
-    model = keras.Model(inputs, keras.layers.Dropout(0.1)(x))
-    model.compile("adam", "mse", metrics=["mae"])
-    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
-    for suffix in ("keras", "h5"):
-        model.save(tmp_path / f"a.{suffix}")
-        found = unreached(tmp_path / f"a.{suffix}")
-        assert [(layer.path, layer.layer, layer.arrays) for layer in found] == [
-            ("first", "Block", 2),
-            ("inner/block", "Block", 2),
-        ]

@@ -1,36 +1,26 @@
 """The command line, run in this process or in one of its own."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import keras
 from click.testing import CliRunner
 
 from graphwd.cli.commands import cli
+from tests.support import processes
+from tests.support.processes import python
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     key: value
-    for key, value in os.environ.items()
+    for key, value in processes.ENVIRONMENT.items()
     if key not in ("TF_CPP_MIN_LOG_LEVEL", "COLUMNS")
 }
-ENVIRONMENT["PYTHONPATH"] = str(ROOT)
 RUN = [sys.executable, "-m", "graphwd"]
 
 
 def command(*arguments, env=None, **options):
     """Runs graphwd in a process of its own."""
-    return subprocess.run(
-        [*RUN, *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env={**ENVIRONMENT, **(env or {})},
-        timeout=300,
-        **options,
-    )
+    env = {**ENVIRONMENT, **(env or {})}
+    return python("-m", "graphwd", *arguments, env=env, errors="replace", **options)
 
 
 def invoke(*arguments):

@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, regularizers
 
 import graphwd
 from tests.support.sample_models import sample_models
@@ -110,8 +110,6 @@ MODELS = {
         [keras.Input((4,)), Unnamed(name="a"), Unnamed(name="b"), layers.Dense(2, name="last")]
     ),
 }
-
-
 FORMS = {
     "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
     "schedule": lambda: keras.optimizers.AdamW(
@@ -134,3 +132,60 @@ def batches(seed=0):
         generator.normal(size=(24, 4)).astype("float32"),
         generator.normal(size=(24, 2)).astype("float32"),
     )
+
+
+MIXED = [
+    graphwd.Rule(graphwd.L2SP(0.25), paths="first/*", roles="kernel"),
+    graphwd.Rule(graphwd.weight_decay(0.125), paths="last/kernel"),
+    graphwd.Rule(graphwd.L2SP(0.125), roles="gamma"),
+]
+EVERYTHING = graphwd.Rule(graphwd.L2SP(0.25))
+HOW = {"batch_size": 4, "shuffle": False, "verbose": 0}
+
+
+def decay_of(variable):
+    """By hand, what MIXED asks for: a coefficient, and whether towards the start."""
+    if variable.path.endswith("first/kernel"):
+        return 0.5, True
+    if variable.path.endswith("last/kernel"):
+        return 0.125, False
+    return (0.25, True) if variable.name == "gamma" else (0.0, False)
+
+
+def array(variable):
+    return keras.ops.convert_to_numpy(variable).copy()
+
+
+def compiled(form="sgd", policy=MIXED):
+    model = small_model()
+    fill(model)
+    model.compile(graphwd.decouple(model, policy, FORMS[form]()), "mse")
+    return model
+
+
+def trained(form="sgd", policy=MIXED):
+    """A model some steps later, and where its weights were."""
+    model = compiled(form, policy)
+    start = [array(v) for v in model.trainable_variables]
+    model.fit(*batches(), **HOW)
+    return model, start
+
+
+def assert_same(one, other):
+    for ours, theirs in zip(
+        [*one.variables, *one.optimizer.variables],
+        [*other.variables, *other.optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(array(ours), array(theirs), err_msg=ours.path)
+
+
+RATE = 0.125
+PENALTIES = [
+    graphwd.Rule(regularizers.L2(0.25), roles="kernel"),
+    graphwd.Rule(regularizers.L2(0.125), roles="gamma"),
+]
+
+
+def notes(model):
+    return " ".join(graphwd.inspect(model).notes)

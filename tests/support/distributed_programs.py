@@ -1,4 +1,4 @@
-"""Programs for more than one device, each a process of its own: `python -m tests.distributed_programs NAME`.
+"""Programs for more than one device, each a process of its own: `python -m tests.support.distributed_programs NAME`.
 
 A program sets up its devices, which can't be undone in a process, and runs the checks of this file
 that are meant for it. It prints one line of JSON for each: the check's name and what went wrong.

@@ -14,17 +14,13 @@ from graphwd.errors import ArchiveError
 from graphwd.policy.policies import Policy, Rule
 from graphwd.policy.regularizers import l2
 from graphwd.saved import archive
+from tests.support.serialized import thing
 
 POLICY = Policy([Rule(l2(1e-4), roles="kernel")])
 
 
 def dense(name, units=3, module="keras.layers", class_name="Dense", **config):
-    return {
-        "module": module,
-        "class_name": class_name,
-        "config": {"name": name, "units": units, "use_bias": True, **config},
-        "registered_name": None,
-    }
+    return thing(class_name, module, name=name, units=units, use_bias=True, **config)
 
 
 def regularized(name, **config):
@@ -32,12 +28,9 @@ def regularized(name, **config):
 
 
 def model_config(*layers, **top):
-    inner = {"name": "model", "layers": list(layers or [regularized("one"), regularized("two")])}
+    layers = list(layers or [regularized("one"), regularized("two")])
     return {
-        "module": "keras",
-        "class_name": "Sequential",
-        "config": inner,
-        "registered_name": None,
+        **thing("Sequential", "keras", name="model", layers=layers),
         "compile_config": {"optimizer": "adam", "loss": "mse"},
         **top,
     }

@@ -30,6 +30,7 @@ __all__ = [
     "policies",
     "recipes",
     "sample_models",
+    "weights",
 ]
 
 REFERENCE = re.compile(r"t\d+")
@@ -84,6 +85,11 @@ def fill(model: keras.Model, seed: int = 0) -> None:
             variable.assign(generator.uniform(0.5, 1.5, variable.shape).astype("float32"))
         else:
             variable.assign(generator.uniform(-0.4, 0.4, variable.shape).astype("float32"))
+
+
+def weights(model: keras.Model) -> list[bytes]:
+    """The values of all weights, bit for bit."""
+    return [keras.ops.convert_to_numpy(weight).tobytes() for weight in model.weights]
 
 
 def compile_model(model: keras.Model, compile_with: dict, seed: int = 0) -> None:

@@ -7,16 +7,12 @@ distributed_programs.py is a process of its own, and each of its checks is a tes
 import functools
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.support import distributed_programs
+from tests.support.processes import ENVIRONMENT, python
 
-ROOT = Path(__file__).parents[2]
 NEEDS = {"mirrored": "tensorflow", "data_parallel": "jax", "model_parallel": "jax"}
 TESTS = [
     (program, check.__name__)
@@ -28,14 +24,8 @@ TESTS = [
 @functools.cache
 def outcomes(program):
     """What each check of a program says is wrong: an empty text when nothing is."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.support.distributed_programs", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "KERAS_BACKEND": NEEDS[program]},
-    )
+    env = {**ENVIRONMENT, "KERAS_BACKEND": NEEDS[program]}
+    ran = python("-m", "tests.support.distributed_programs", program, env=env, timeout=None)
     lines = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith('{"check"')]
     found = {line["check"]: line["problem"] for line in lines}
     if ran.returncode:

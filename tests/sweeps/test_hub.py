@@ -6,8 +6,6 @@ a family that keras-hub adds is a failing test.
 
 import gc
 import json
-import subprocess
-import sys
 import warnings
 import weakref
 
@@ -18,6 +16,7 @@ import pytest
 import graphwd
 from graphwd.live.carrying import carrier
 from tests.support import oracle
+from tests.support.processes import run
 
 hub = pytest.importorskip("tests.support.hub_models", reason="keras-hub is not installed")
 
@@ -185,17 +184,12 @@ def test_presets_in_a_process_that_imports_in_any_order(first, tmp_path):
     task = graphwd.rewrite(hub.TASKS["BertTextClassifier"](), POLICY, in_place=True)
     task.save_to_preset(str(tmp_path))
     second = {"graphwd": "keras_hub", "keras_hub": "graphwd"}[first]
-    result = subprocess.run(
-        [sys.executable, "-c", PRESETS.format(first=first, second=second), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    printed = run(PRESETS.format(first=first, second=second), tmp_path)
     expected = [
         [sorted(float(x) for x in model.losses), carrier.base_class(type(model)).__name__]
         for model in (task.backbone, task.backbone, task, task)
     ]
-    lines = [json.loads(line.replace("'", '"')) for line in result.stdout.strip().splitlines()[-4:]]
+    lines = [json.loads(line.replace("'", '"')) for line in printed.strip().splitlines()[-4:]]
     assert [name for _, name in lines] == [name for _, name in expected]
     for (losses, _), (wanted, _) in zip(lines, expected, strict=True):
         assert losses == pytest.approx(wanted, rel=1e-6)

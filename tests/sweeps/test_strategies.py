@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 
+from tests.support.processes import run
 from tests.support.sample_models import sample_models
 from tests.support.strategies import (
     FEATURES,
@@ -22,18 +21,13 @@ from tests.support.strategies import (
     models,
     policies,
     recipes,
+    weights,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def values(structure) -> list[np.ndarray]:
     flat = keras.tree.flatten(structure)
     return [keras.ops.convert_to_numpy(keras.ops.cast(item, "float64")) for item in flat]
-
-
-def weights(model: keras.Model) -> list[bytes]:
-    return [keras.ops.convert_to_numpy(weight).tobytes() for weight in model.weights]
 
 
 def drawn(strategy, count: int, seed: int = 0) -> list:
@@ -116,14 +110,12 @@ def test_a_recipe_gives_the_same_model_in_another_process(tmp_path):
     file.write_text(json.dumps(recipe))
     program = (
         "import json, sys, hashlib\n"
-        "from tests.support.strategies import build\n"
-        "from tests.sweeps.test_strategies import weights\n"
+        "from tests.support.strategies import build, weights\n"
         "model = build(json.load(open(sys.argv[1])))\n"
         "print(hashlib.sha256(b''.join(weights(model))).hexdigest(), [layer.name for layer in "
         "model.layers])"
     )
-    command = [sys.executable, "-c", program, str(file)]
-    there = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    there = run(program, file)
     model = build(recipe)
     here = hashlib.sha256(b"".join(weights(model))).hexdigest()
     assert there.split("\n")[-2] == f"{here} {[layer.name for layer in model.layers]}"

@@ -1,6 +1,5 @@
 """decouple: after a step with zero gradients, what the policy selects has shrunk, nothing else."""
 
-import re
 import warnings
 
 import keras
@@ -9,8 +8,6 @@ import pytest
 from keras import layers, regularizers
 
 import graphwd
-from graphwd.training.patterns import VariablePath, regular_expressions
-from tests.support.composite import Composite
 from tests.support.decayed import (
     MODELS,
     STRENGTHS,
@@ -20,6 +17,7 @@ from tests.support.decayed import (
     values,
     zero_step,
 )
+from tests.support.layers import Composite
 from tests.support.sample_models import sample_models
 
 SAMPLES = sample_models()
@@ -284,24 +282,6 @@ def test_every_strength_decays_as_much_after_a_file_as_before(name, tmp_path):
     loaded = reloaded(model, tmp_path)
     np.testing.assert_allclose(shrinkage(loaded, loaded.optimizer), expected(model), rtol=3e-7)
     np.testing.assert_allclose(shrinkage(model, model.optimizer), expected(model), rtol=3e-7)
-
-
-def test_the_patterns_tell_same_names_apart_and_refuse_the_same_path():
-    places = {
-        1: [VariablePath("model/a/kernel"), VariablePath("model/b/a/kernel")],
-        2: [
-            VariablePath("model/c/a/kernel"),
-            VariablePath("model/block/dense_3/kernel", frozenset({"dense_3"})),
-        ],
-    }
-    found = regular_expressions(places)
-    for group, members in places.items():
-        for place in members:
-            hits = [g for g, pattern in found.items() if re.fullmatch(pattern, place.path)]
-            assert hits == [group], place
-    assert re.fullmatch(found[2], "block/dense/kernel")
-    with pytest.raises(graphwd.GraphwdError, match=r"'a/kernel'.*different names"):
-        regular_expressions({1: [VariablePath("a/kernel")], 2: [VariablePath("a/kernel")]})
 
 
 def test_an_unbuilt_model_is_refused():

@@ -1,103 +1,28 @@
-"""StrengthScheduler: what a schedule asks for is what steps do, and files know nothing.
-
-The loss is zero times the outputs, so a step changes the weights by their decay alone.
-"""
-
-import json
-import zipfile
+"""StrengthScheduler: what a schedule asks for is what steps do."""
 
 import keras
 import numpy as np
 import pytest
-from keras import layers, regularizers
+from keras import regularizers
 
 import graphwd
-
-STEPS = 100
-RATE = 0.125
-X, Y = np.ones((STEPS, 4), "float32"), np.zeros((STEPS, 2), "float32")
-PENALTY = graphwd.Rule(graphwd.weight_decay(1.0), roles="kernel")
-schedules = keras.optimizers.schedules
-
-
-def nothing(y, outputs):
-    return 0.0 * keras.ops.sum(outputs)
-
-
-def network():
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            layers.Dense(3, name="first", bias_initializer="ones"),
-            layers.Dropout(0.5, seed=1),
-            layers.Dense(2, name="last", bias_initializer="ones"),
-        ],
-        name="small",
-    )
-    generator = np.random.default_rng(0)
-    for variable in model.trainable_variables:
-        variable.assign(generator.uniform(0.5, 1.0, variable.shape).astype("float32"))
-    return model
-
-
-def penalised(optimizer=None, policy=PENALTY, **options):
-    model = graphwd.rewrite(network(), policy)
-    model.compile(optimizer or keras.optimizers.SGD(RATE), nothing, **options)
-    return model
-
-
-def decoupled(optimizer=None, policy=PENALTY, **options):
-    model = network()
-    optimizer = graphwd.decouple(model, policy, optimizer or keras.optimizers.SGD(RATE))
-    model.compile(optimizer, nothing, **options)
-    return model
-
-
-OWN = (None, "Adam", "MultiOptimizer")  # Keras takes the class's own name for none
-MECHANISMS = {"penalty": penalised, "decay": decoupled}
-
-
-class Measure(keras.callbacks.Callback):
-    """The weight decay of each weight in each step, from how much the step has shrunk it."""
-
-    def __init__(self):
-        super().__init__()
-        self.decays = {}
-
-    def values(self):
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()
-        return {v.path: np.array(v, "float64") for v in self.model.trainable_variables}
-
-    def on_train_begin(self, logs=None):
-        self.before = self.values()
-
-    def on_train_batch_end(self, batch, logs=None):
-        after = self.values()
-        for path, value in after.items():
-            ratios = value / self.before[path]
-            self.decays.setdefault(path, []).append(float((1 - ratios.mean()) / RATE))
-        self.before = after
-
-    def of(self, end):
-        (found,) = [v for path, v in self.decays.items() if path.endswith(end)]
-        return found
-
-
-def fit(model, *callbacks, epochs=1, steps=STEPS, **options):
-    how = {"batch_size": 1, "shuffle": False, "verbose": 0, **options}
-    return model.fit(X[:steps], Y[:steps], epochs=epochs, callbacks=list(callbacks), **how)
-
-
-def cosine(step):
-    """From 0.04 to 0.4, as DINO (arXiv:2104.14294) has it for its weight decay."""
-    return 0.4 + 0.5 * (0.04 - 0.4) * (1 + np.cos(np.pi * step / STEPS))
-
-
-class Cosine(schedules.LearningRateSchedule):
-    def __call__(self, step):
-        ops = keras.ops
-        return 0.4 + 0.5 * (0.04 - 0.4) * (1 + ops.cos(np.pi * ops.cast(step, "float32") / STEPS))
+from tests.support.scheduled import (
+    MECHANISMS,
+    PENALTY,
+    RATE,
+    STEPS,
+    Cosine,
+    Measure,
+    X,
+    Y,
+    cosine,
+    decoupled,
+    fit,
+    network,
+    nothing,
+    penalised,
+    schedules,
+)
 
 
 @pytest.mark.parametrize("kind", ["schedule", "function"])
@@ -181,34 +106,6 @@ def test_training_before_and_after_has_the_base_strength(name):
 
 @pytest.mark.parametrize("every", ["epoch", "step"])
 @pytest.mark.parametrize("name", MECHANISMS)
-def test_a_file_saved_in_the_middle_has_the_base_strength_and_goes_on(name, every, tmp_path):
-    def schedule():
-        form = Cosine() if every == "step" else (lambda epoch: 0.1 * epoch)
-        return graphwd.StrengthScheduler(form)
-
-    def optimizer():
-        return keras.optimizers.Adam(RATE, weight_decay=0.5 if name == "penalty" else None)
-
-    model = MECHANISMS[name](optimizer())
-    model.save(tmp_path / "before.keras")
-    keep = keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras"))
-    fit(model, schedule(), keep, epochs=4, steps=3)
-    configs = []
-    for file in ("before", "2"):
-        with zipfile.ZipFile(tmp_path / f"{file}.keras") as archive:
-            configs.append(json.loads(archive.read("config.json")))
-        assert configs[-1]["compile_config"]["optimizer"].pop("registered_name") in OWN
-    assert configs[0] == configs[1]
-    custom = {"nothing": nothing}
-    loaded = keras.saving.load_model(tmp_path / "2.keras", custom_objects=custom)
-    fit(loaded, schedule(), initial_epoch=2, epochs=4, steps=3)
-    for ours, theirs in zip(model.weights, loaded.weights, strict=True):
-        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
-    assert len(model.optimizer.variables) == len(loaded.optimizer.variables)
-
-
-@pytest.mark.parametrize("every", ["epoch", "step"])
-@pytest.mark.parametrize("name", MECHANISMS)
 def test_backup_and_restore(name, every, tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -256,23 +153,6 @@ def test_the_logger_logs_the_scheduled_penalty():
     kernels = [model.get_layer(name).kernel.numpy() for name in ("first", "last")]
     last = 0.5 * sum(float((kernel**2).sum()) for kernel in kernels)
     assert history["penalty"][1] == pytest.approx(last, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(RATE), initial_scale=2.0),
-        lambda: keras.optimizers.SGD(RATE, global_clipnorm=1.0),
-        lambda: keras.optimizers.Muon(RATE, weight_decay=1.0),
-        lambda: keras.optimizers.AdamW(schedules.PiecewiseConstantDecay([50], [RATE, RATE])),
-    ],
-    ids=["loss scaling", "global clipping", "muon", "learning-rate schedule"],
-)
-def test_optimizers_of_every_form(optimizer):
-    model, measure = decoupled(optimizer()), Measure()
-    fit(model, graphwd.StrengthScheduler(Cosine()), measure, steps=10)
-    wanted = [cosine(step) for step in range(10)]
-    np.testing.assert_allclose(measure.of("last/kernel"), wanted, atol=1e-6)
 
 
 def test_what_cant_be_scaled_is_an_error_that_says_so():

@@ -5,220 +5,19 @@ import json
 import zipfile
 
 import keras
-import numpy as np
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from keras import layers, regularizers
+from keras import regularizers
 
 import graphwd
 from tests.support import oracle
 from tests.support.effort import examples
-from tests.support.strategies import build, fill, recipes
-
-POLICY = graphwd.Policy(
-    [graphwd.Rule(regularizers.L2(0.125), roles="kernel"), graphwd.Rule(None, layers="Embedding")]
-)
-
-
-def small_model() -> keras.Model:
-    """Something of everything that a fault can hit; not compiled."""
-    picture = keras.Input((6, 6, 2), name="picture")
-    extra = keras.Input((4,), name="extra")
-    inner_input = keras.Input((6, 6, 2))
-    inner = layers.Conv2D(3, 3, padding="same", name="conv")(inner_input)
-    inner = layers.BatchNormalization(name="norm")(inner)
-    backbone = keras.Model(inner_input, inner, name="backbone")
-    x = layers.GlobalAveragePooling2D(name="pool")(backbone(picture, training=False))
-    x = layers.Dense(4, name="project", kernel_regularizer="l1")(x)
-    shared = layers.Dense(4, name="shared")
-    difference = layers.Subtract(name="subtract")([shared(x), shared(extra)])
-    x = layers.Dropout(0.5, name="drop", seed=5)(difference)
-    first = layers.Dense(2, name="first")(x)
-    second = layers.Dense(2, name="second")(x)
-    model = keras.Model([picture, extra], [first, second], name="small")
-    fill(model, 3)
-    return model
-
-
-@pytest.fixture(scope="module")
-def original() -> keras.Model:
-    return small_model()
-
-
-@pytest.fixture(scope="module")
-def compiled() -> keras.Model:
-    model = small_model()
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
-    model.optimizer.build(model.trainable_variables)
-    for index, variable in enumerate(model.optimizer.variables[2:]):
-        variable.assign(np.full(variable.shape, 0.5 + index, "float32"))
-    return model
-
-
-def change(variable, edit) -> None:
-    value = oracle.array(variable).copy()
-    edit(value)
-    variable.assign(value)
-
-
-def flip_bit(value, element: int = 0, bit: int = 0) -> None:
-    raw = value.reshape(-1).view(np.uint8)
-    raw[element * value.itemsize + bit // 8] ^= 1 << bit % 8
-
-
-def layer(model, path: str):
-    for name in path.split("/"):
-        model = model.get_layer(name)
-    return model
-
-
-def set_first(value) -> None:
-    value.flat[0] += 1
-
-
-def weight(model):
-    change(layer(model, "backbone/conv").kernel, set_first)
-
-
-def lowest_bit(model):
-    change(layer(model, "first").kernel, flip_bit)
-
-
-def moving_statistic(model):
-    change(layer(model, "backbone/norm").moving_variance, set_first)
-
-
-def exchanged_weights(model):
-    one, two = layer(model, "first").kernel, layer(model, "second").kernel
-    ours, theirs = oracle.array(one), oracle.array(two)
-    one.assign(theirs)
-    two.assign(ours)
-
-
-def seed_state(model):
-    change(layer(model, "drop").seed_generator.state, set_first)
-
-
-def coefficient_in_config_only(model):
-    layer(model, "shared").kernel_regularizer = regularizers.L2(0.25)
-
-
-def coefficient_on_variable_only(model):
-    layer(model, "shared").kernel.regularizer = regularizers.L2(0.25)
-
-
-def missing_on_variable(model):
-    layer(model, "backbone/conv").kernel.regularizer = None
-
-
-def missing_in_config(model):
-    layer(model, "backbone/conv").kernel_regularizer = None
-
-
-def another_class(model):
-    layer(model, "first").kernel.regularizer = regularizers.L1(0.125)
-
-
-def extra_on_variable(model):
-    layer(model, "second").bias.regularizer = regularizers.L2(0.125)
-
-
-def frozen_layer(model):
-    layer(model, "shared").trainable = False
-
-
-def frozen_variable(model):
-    layer(model, "first").kernel.trainable = False
-
-
-def dtype_policy(model):
-    layer(model, "second").dtype_policy = keras.DTypePolicy("mixed_bfloat16")
-
-
-def activation(model):
-    layer(model, "second").activation = keras.activations.relu
-
-
-def dropout_rate(model):
-    layer(model, "drop").rate = 0.25
-
-
-def epsilon(model):
-    layer(model, "backbone/norm").epsilon = 1e-2
-
-
-LIVE = {
-    weight: "conv",
-    lowest_bit: "first",
-    moving_statistic: "norm",
-    exchanged_weights: "first",
-    seed_state: "drop",
-    coefficient_in_config_only: "shared",
-    coefficient_on_variable_only: "shared",
-    missing_on_variable: "conv",
-    missing_in_config: "conv",
-    another_class: "first",
-    extra_on_variable: "second",
-    frozen_layer: "shared",
-    frozen_variable: "first",
-    dtype_policy: "second",
-    activation: "second",
-    dropout_rate: "drop",
-    epsilon: "norm",
-}
-
-
-def assert_refused(report, name: str) -> None:
-    assert not report.ok
-    assert not report
-    assert any(name in problem for problem in report.problems), str(report)
-    assert all("\n" not in problem for problem in report.problems)
-    assert report.to_dict()["problems"] == list(report.problems)
-
-
-@pytest.mark.parametrize("fault", LIVE, ids=lambda fault: fault.__name__)
-def test_a_fault_in_a_live_model(original, fault):
-    rewritten = graphwd.rewrite(original, POLICY)
-    assert graphwd.verify(original, rewritten, POLICY).ok
-    fault(rewritten)
-    assert_refused(graphwd.verify(original, rewritten, POLICY), LIVE[fault])
-    # Without a policy, too: the variables must have what the config says.
-    assert_refused(graphwd.verify(original, rewritten), LIVE[fault])
-
-
-def test_a_coefficient_changed_in_both_places(original):
-    """Consistent with itself, so only the policy can tell that it is wrong."""
-    rewritten = graphwd.rewrite(original, POLICY)
-    coefficient_in_config_only(rewritten)
-    coefficient_on_variable_only(rewritten)
-    assert graphwd.verify(original, rewritten).ok
-    assert_refused(graphwd.verify(original, rewritten, POLICY), "shared")
-
-
-def test_the_payload_of_a_nan_counts():
-    model = small_model()
-    kernel = model.get_layer("first").kernel
-    change(kernel, lambda value: value.fill(np.nan))
-    rewritten = graphwd.rewrite(model, POLICY)
-    assert graphwd.verify(model, rewritten, POLICY).ok
-    change(rewritten.get_layer("first").kernel, flip_bit)
-    assert np.isnan(oracle.array(rewritten.get_layer("first").kernel)).all()
-    assert_refused(graphwd.verify(model, rewritten, POLICY), "first")
-
-
-def test_the_sign_of_zero_counts():
-    model = small_model()
-    change(model.get_layer("first").kernel, lambda value: value.fill(0.0))
-    rewritten = graphwd.rewrite(model, POLICY)
-    change(rewritten.get_layer("first").kernel, lambda value: flip_bit(value, bit=31))
-    assert (oracle.array(rewritten.get_layer("first").kernel) == 0).all()
-    assert_refused(graphwd.verify(model, rewritten, POLICY), "first")
+from tests.support.strategies import build, recipes
+from tests.support.verified import POLICY, assert_refused, change, flip_bit, set_first, weight
 
 
 # ---------------------------------------------------------------- compile state
-
-
 def momentum(model):
     change(model.optimizer.variables[2], set_first)
 
@@ -256,8 +55,6 @@ def test_a_fault_in_compile_state(compiled, fault):
 
 
 # ---------------------------------------------------------------- faults in the graph
-
-
 def rebuilt(model, edit) -> keras.Model:
     """Another model from the edited config, with the same values where the variables fit."""
     config = copy.deepcopy(oracle.plain(model.get_config()))
@@ -387,8 +184,6 @@ def test_other_names_are_no_fault(original):
 
 
 # ---------------------------------------------------------------- faults in saved models
-
-
 def test_faults_in_files(original, tmp_path):
     one, two = tmp_path / "one.keras", tmp_path / "two.keras"
     original.save(one)
@@ -420,8 +215,6 @@ def test_a_file_and_a_live_model(original, tmp_path):
 
 
 # ---------------------------------------------------------------- faults in generated models
-
-
 @settings(max_examples=examples(15))
 @given(recipe=recipes(unreachable=True, compiled=False, max_steps=5), data=st.data())
 def test_one_flipped_bit_anywhere_is_found(recipe, data):
@@ -481,70 +274,3 @@ def test_a_report_reads_well(original):
     text = str(graphwd.verify(original, rewritten, POLICY))
     assert text.startswith("1 difference")
     assert "conv" in text
-
-
-# ---------------------------------------------------------------- state that no layer tracks
-
-
-class Scale:
-    """A plain object with a variable, which Keras does not track."""
-
-    def __init__(self):
-        self.factor = keras.Variable([2.0, 3.0])
-
-
-class Scaled(layers.Layer):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.scale = Scale()
-
-    def call(self, inputs):
-        return inputs * self.scale.factor
-
-
-def test_a_variable_of_a_plain_object_counts():
-    inputs = keras.Input((2,))
-    model = keras.Model(inputs, layers.Dense(2)(Scaled(name="scaled")(inputs)))
-    rewritten = graphwd.rewrite(model, "l2")
-    assert graphwd.verify(model, rewritten, "l2").ok
-    change(rewritten.get_layer("scaled").scale.factor, set_first)
-    assert_refused(graphwd.verify(model, rewritten, "l2"), "scaled")
-
-
-def test_a_weight_among_the_arguments_of_a_call_counts():
-    factor = keras.Variable([2.0, 3.0], name="factor")
-    inputs = keras.Input((2,))
-    model = keras.Model(inputs, layers.Multiply(name="product")([layers.Dense(2)(inputs), inputs]))
-    model = keras.Model(inputs, keras.ops.multiply(model(inputs), factor))
-    rewritten = graphwd.rewrite(model, "l2")
-    assert graphwd.verify(model, rewritten, "l2").ok
-    (constant,) = (
-        argument
-        for operation in rewritten.operations
-        for node in operation._inbound_nodes
-        for argument in keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
-        if isinstance(argument, keras.Variable)
-    )
-    assert constant is not factor
-    change(constant, set_first)
-    assert not graphwd.verify(model, rewritten, "l2").ok
-
-
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch's own")
-def test_the_state_of_a_module_of_pytorch_counts():
-    import torch
-
-    class Held(layers.Layer):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.held = {"norm": torch.nn.BatchNorm1d(2)}
-
-        def call(self, inputs):
-            return inputs
-
-    inputs = keras.Input((2,))
-    model = keras.Model(inputs, layers.Dense(2)(Held(name="held")(inputs)))
-    rewritten = graphwd.rewrite(model, "l2")
-    assert graphwd.verify(model, rewritten, "l2").ok
-    rewritten.get_layer("held").held["norm"].running_mean += 1
-    assert_refused(graphwd.verify(model, rewritten, "l2"), "held")

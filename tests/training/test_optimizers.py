@@ -1,4 +1,4 @@
-"""decouple with L2SP: what an optimizer decays goes towards where it started."""
+"""Several optimizers as one: the steps of a plain one but for the decay, and files go on."""
 
 import keras
 import numpy as np
@@ -7,59 +7,23 @@ from keras import layers, regularizers
 
 import graphwd
 from tests.support.decayed import (
+    EVERYTHING,
     FORMS,
+    HOW,
+    MIXED,
+    STRENGTHS,
+    array,
+    assert_same,
     batches,
+    compiled,
+    decay_of,
     fill,
     reloaded,
     small_model,
+    trained,
     values,
     zero_step,
 )
-
-MIXED = [
-    graphwd.Rule(graphwd.L2SP(0.25), paths="first/*", roles="kernel"),
-    graphwd.Rule(graphwd.weight_decay(0.125), paths="last/kernel"),
-    graphwd.Rule(graphwd.L2SP(0.125), roles="gamma"),
-]
-EVERYTHING = graphwd.Rule(graphwd.L2SP(0.25))
-HOW = {"batch_size": 4, "shuffle": False, "verbose": 0}
-
-
-def decay_of(variable):
-    """By hand, what MIXED asks for: a coefficient, and whether towards the start."""
-    if variable.path.endswith("first/kernel"):
-        return 0.5, True
-    if variable.path.endswith("last/kernel"):
-        return 0.125, False
-    return (0.25, True) if variable.name == "gamma" else (0.0, False)
-
-
-def array(variable):
-    return keras.ops.convert_to_numpy(variable).copy()
-
-
-def compiled(form="sgd", policy=MIXED):
-    model = small_model()
-    fill(model)
-    model.compile(graphwd.decouple(model, policy, FORMS[form]()), "mse")
-    return model
-
-
-def trained(form="sgd", policy=MIXED):
-    """A model some steps later, and where its weights were."""
-    model = compiled(form, policy)
-    start = [array(v) for v in model.trainable_variables]
-    model.fit(*batches(), **HOW)
-    return model, start
-
-
-def assert_same(one, other):
-    for ours, theirs in zip(
-        [*one.variables, *one.optimizer.variables],
-        [*other.variables, *other.optimizer.variables],
-        strict=True,
-    ):
-        np.testing.assert_array_equal(array(ours), array(theirs), err_msg=ours.path)
 
 
 @pytest.mark.parametrize("form", ["sgd", "schedule", "accumulation", "clipnorm", "global clipnorm"])
@@ -93,49 +57,13 @@ def test_it_is_a_loop_that_is_written_by_hand(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_going_on_from_a_file_is_going_on(form, tmp_path):
+def test_going_on_from_a_file_is_going_on_towards_the_starts(form, tmp_path):
     model, _ = trained(form)
     loaded = reloaded(model, tmp_path)
     assert_same(model, loaded)
     model.fit(*batches(1), epochs=2, **HOW)
     loaded.fit(*batches(1), epochs=2, **HOW)
     assert_same(model, loaded)
-
-
-def test_at_the_start_nothing_moves_and_later_what_inspect_says():
-    model = compiled("sgd", EVERYTHING)
-    before = values(model)
-    zero_step(model, model.optimizer)
-    assert all((values(model)[key] == value).all() for key, value in before.items())
-    model, start = trained(policy=MIXED)
-    told = {each["variable"]: each for each in graphwd.inspect(model).to_dict()["decays"]}
-    model.optimizer.learning_rate = 0.125
-    for variable in model.optimizer.variables:
-        if "momentum" in variable.path:
-            variable.assign(np.zeros(variable.shape))
-    before = values(model)
-    zero_step(model, model.optimizer)
-    for variable, first in zip(model.trainable_variables, start, strict=True):
-        decay, towards_start = decay_of(variable)
-        old = before[id(variable)]
-        assert told[variable.path]["decay"] == decay
-        assert (told[variable.path]["reason"] == "towards its start") == towards_start
-        if towards_start:
-            gone = np.linalg.norm(old - first)
-            assert told[variable.path]["distance"] == pytest.approx(gone, rel=1e-5)
-        wanted = old - 0.125 * decay * (old - first * towards_start)
-        np.testing.assert_allclose(values(model)[id(variable)], wanted, rtol=3e-7)
-
-
-def test_inspect_tells_of_a_file_what_it_tells_of_the_model(tmp_path):
-    model, _ = trained()
-    model.save(tmp_path / "model.keras")
-    live, stored = (
-        {each["path"]: (each["decay"], each["reason"]) for each in told.to_dict()["decays"]}
-        for told in (graphwd.inspect(model), graphwd.inspect(tmp_path / "model.keras"))
-    )
-    assert live == stored
-    assert stored["first/kernel"] == (0.5, "towards its start")
 
 
 def test_the_start_is_where_weights_are_when_it_is_set_up_and_takes_memory_once():
@@ -224,46 +152,6 @@ def test_the_proof_sees_a_changed_start(tmp_path):
         assert "optimizer" in problems[0]
 
 
-def test_a_schedule_scales_it_and_what_is_saved_meanwhile_goes_on(tmp_path):
-    model, _ = trained()
-    loaded = reloaded(model, tmp_path)
-    saved = tmp_path / "meanwhile.keras"
-
-    def halve(epoch):
-        return 0.5**epoch
-
-    save = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: epoch == 1 and model.save(saved)
-    )
-    model.fit(*batches(1), epochs=4, callbacks=[graphwd.StrengthScheduler(halve), save], **HOW)
-    meanwhile = keras.saving.load_model(saved)
-    assert [each.weight_decay for each in meanwhile.optimizer.optimizers] == [
-        each.weight_decay for each in loaded.optimizer.optimizers
-    ]
-    meanwhile.fit(
-        *batches(1),
-        epochs=4,
-        initial_epoch=2,
-        callbacks=[graphwd.StrengthScheduler(halve)],
-        **HOW,
-    )
-    assert_same(model, meanwhile)
-    loaded.fit(*batches(1), epochs=4, **HOW)
-    kernels = [each.get_layer("first").kernel for each in (model, loaded)]
-    assert np.abs(array(kernels[0]) - array(kernels[1])).max() > 1e-4
-
-
-def test_a_schedule_that_is_zero_leaves_it_out():
-    model, plain = compiled(), small_model()
-    fill(plain)
-    plain.compile(FORMS["sgd"](), "mse")
-    off = graphwd.StrengthScheduler(lambda step: 0.0, every="step")
-    model.fit(*batches(), callbacks=[off], **HOW)
-    plain.fit(*batches(), **HOW)
-    for ours, theirs in zip(model.get_weights(), plain.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
-
-
 def test_a_start_without_a_record_is_said(tmp_path):
     model, _ = trained()
     config = model.optimizer.get_config()
@@ -323,3 +211,91 @@ def test_the_start_is_no_constant_of_jax_program():
     state = [v.value for v in optimizer.variables]
     text = jax.jit(optimizer.stateless_apply).lower(state, weights, weights).as_text()
     assert len(text) < 20_000
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_going_on_from_a_file_is_going_on(name, tmp_path):
+    model = small_model()
+    fill(model)
+    model.compile(graphwd.decouple(model, STRENGTHS, FORMS[name]()), "mse")
+    how = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    model.fit(*batches(), **how)
+    loaded = reloaded(model, tmp_path)
+    model.fit(*batches(1), epochs=2, **how)
+    loaded.fit(*batches(1), epochs=2, **how)
+    assert len(model.optimizer.variables) == len(loaded.optimizer.variables)
+    for ours, theirs in zip(
+        [*model.variables, *model.optimizer.variables],
+        [*loaded.variables, *loaded.optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+
+
+@pytest.mark.parametrize("name", ["sgd", "schedule", "accumulation", "clipnorm", "global clipnorm"])
+def test_but_for_the_decay_the_steps_are_those_of_one_plain_optimizer(name):
+    """With one strength, the exclusions of a plain optimizer say the same."""
+    policy = graphwd.Rule(graphwd.weight_decay(0.5), roles="kernel")
+    model, plain = small_model(), small_model()
+    fill(model)
+    fill(plain)
+    model.compile(graphwd.decouple(model, policy, FORMS[name]()), "mse")
+    optimizer = FORMS[name]()
+    optimizer.weight_decay = 0.5
+    optimizer.exclude_from_weight_decay(var_list=[v for v in plain.variables if v.name != "kernel"])
+    plain.compile(optimizer, "mse")
+    for each in (model, plain):
+        each.fit(*batches(), batch_size=4, shuffle=False, verbose=0)
+    for ours, theirs in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
+def test_clipping_is_by_the_norm_of_all_gradients_also_when_the_loss_is_scaled():
+    for factor in (None, 8.0):
+        model = small_model()
+        fill(model)
+        optimizer = graphwd.decouple(
+            model,
+            STRENGTHS,
+            keras.optimizers.SGD(1.0, global_clipnorm=1.0, loss_scale_factor=factor),
+        )
+        before = values(model)
+        size = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        scaled = 3.0 * (factor or 1.0)
+        optimizer.apply(
+            [keras.ops.full(v.shape, scaled) for v in model.trainable_variables],
+            model.trainable_variables,
+        )
+        for variable in model.trainable_variables:
+            if variable.name in ("bias", "beta"):  # not decayed
+                moved = before[id(variable)] - values(model)[id(variable)]
+                np.testing.assert_allclose(moved, 1 / np.sqrt(size), rtol=1e-4)
+
+
+def test_global_clipping_of_accumulated_gradients_is_refused():
+    optimizer = keras.optimizers.SGD(0.1, global_clipnorm=1.0, gradient_accumulation_steps=2)
+    with pytest.raises(graphwd.GraphwdError, match="use clipnorm"):
+        graphwd.decouple(small_model(), STRENGTHS, optimizer)
+
+
+def test_moving_averages_are_those_of_one_plain_optimizer():
+    form = {"use_ema": True, "ema_momentum": 0.5}
+    model, plain = small_model(), small_model()
+    everything = graphwd.Rule(graphwd.weight_decay(0.5))
+    twice = [everything, graphwd.Rule(graphwd.weight_decay(0.5 + 1e-9), roles="kernel")]
+    for each, policy in ((model, twice), (plain, everything)):
+        fill(each)
+        each.compile(graphwd.decouple(each, policy, keras.optimizers.SGD(0.05, **form)), "mse")
+        each.fit(*batches(), batch_size=4, shuffle=False, verbose=0)
+    assert len(model.optimizer.optimizers) == 2
+    for ours, theirs in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
+def test_callbacks_set_the_learning_rate_of_all():
+    model = small_model()
+    model.compile(graphwd.decouple(model, STRENGTHS, keras.optimizers.AdamW(0.1)), "mse")
+    rate = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    model.fit(*batches(), epochs=2, verbose=0, callbacks=[rate])
+    for each in model.optimizer.optimizers:
+        assert float(each.learning_rate) == pytest.approx(0.025)

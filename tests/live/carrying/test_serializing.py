@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import keras
 import pytest
-from keras.src.saving import serialization_lib
 
 import graphwd
 from graphwd.graph import slots, values
 from graphwd.live.carrying.serializing import serialize_layer
 from tests.support.sample_models import sample_models
-
-KERAS_SERIALIZES = serialization_lib.serialize_keras_object
 
 
 def keras_writes(model):

@@ -1,0 +1,109 @@
+"""A layer's own class: which one counts when, and that none is kept alive."""
+
+import gc
+import inspect
+import json
+import threading
+import weakref
+
+import keras
+import numpy as np
+import pytest
+
+from graphwd.live.carrying import carrier
+from tests.support.kept import LAYERS, Gate, Tower, carrying, model_of, registered
+
+
+@pytest.mark.parametrize("cls", [*LAYERS, Tower])
+def test_the_class_alone_is_not_made_from_what_it_would_drop(cls):
+    kept = carrying(cls)[1]
+    config = kept.get_config()
+    for given in (config, json.loads(json.dumps(keras.saving.serialize_keras_object(config)))):
+        with pytest.raises(TypeError, match="'cls'"):
+            cls.from_config(given)
+        with pytest.raises(TypeError, match="'cls'"):
+            cls(**given)
+
+
+@pytest.mark.parametrize("cls", [*LAYERS, Tower])
+def test_a_new_layer_of_its_class_carries_nothing(cls):
+    kept = carrying(cls)[1]
+    assert type(type(kept)()) is cls
+    assert type(type(kept).from_config({"name": "new"})) is cls
+    assert type(kept).__name__ == cls.__name__
+    assert inspect.signature(kept.call) == inspect.signature(cls().call)
+
+
+def test_a_class_redefined_in_a_notebook_is_not_kept_alive():
+    def define():
+        class Cell(Gate):
+            pass
+
+        return Cell
+
+    cls = define()
+    layer = cls()
+    layer.build((None, 3))
+    weights = carrier.walk.weights(layer)
+    records = [carrier.penalty(0, weights[0], "kernel", {"class_name": "L2", "config": {}})]
+    known = len(keras.saving.get_custom_objects())
+    carrier.attach(layer, records, carrier.fingerprint(weights))
+    assert carrier.is_carrier(layer)
+    assert keras.saving.get_registered_name(type(layer)) == "graphwd>Carrier"
+    assert len(keras.saving.get_custom_objects()) == known
+    alive = weakref.ref(cls), weakref.ref(type(layer))
+    del cls, layer, weights, records
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None]
+
+
+@registered
+class Saving(Gate):
+    """It is saved by its own code, and while its own code runs."""
+
+    def saved(self, path):
+        model_of(self).save(path)
+        return path
+
+    def call(self, inputs):
+        if hooks:
+            hooks[0]()
+        return super().call(inputs)
+
+
+hooks = []
+
+
+def test_a_layer_is_saved_while_its_own_code_runs(tmp_path):
+    model, kept = carrying(Saving)
+    assert len(keras.saving.load_model(kept.saved(tmp_path / "own.keras")).losses) == 3
+    try:
+        hooks.append(lambda: model.save(tmp_path / "within.keras"))
+        model(np.ones((2, 3), "float32"))
+        reached, go_on = threading.Event(), threading.Event()
+        hooks[0] = lambda: (reached.set(), go_on.wait(60))
+        thread = threading.Thread(target=model, args=(np.ones((2, 3), "float32"),))
+        thread.start()
+        assert reached.wait(60)
+        hooks.clear()
+        model.save(tmp_path / "thread.keras")
+        go_on.set()
+        thread.join()
+    finally:
+        hooks.clear()
+    assert carrier.is_carrier(kept)
+    for name in ("within", "thread"):
+        assert len(keras.saving.load_model(tmp_path / f"{name}.keras").losses) == 3
+
+
+def test_a_call_that_raises_leaves_a_carrier():
+    model, kept = carrying(Saving)
+    hooks.append(lambda: 1 / 0)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            model(np.ones((2, 3), "float32"))
+    finally:
+        hooks.clear()
+    assert carrier.is_carrier(kept)
+    assert carrier.carried_penalties(kept)
+    assert "get_config" not in vars(kept)
