@@ -117,8 +117,8 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _make_carrier_known() -> None:
-    """Registers what Keras looks up by name when it loads a file: the carrier, an optimizer."""
+def _make_classes_known() -> None:
+    """Registers what Keras looks up by name in files: the carrier, `L2SP`, optimizers."""
     try:
         for name in ("live.carrying.carrier", "training.l2sp", "training.optimizers"):
             importlib.import_module(f"graphwd.{name}")
@@ -134,5 +134,5 @@ def _make_presets_known() -> None:
         pass
 
 
-when_imported("keras", _make_carrier_known)
+when_imported("keras", _make_classes_known)
 when_imported("keras_hub", _make_presets_known)

@@ -1,4 +1,4 @@
-"""The public functions: each takes a live model, and where it can the path of a saved one."""
+"""The public functions, and `rewrite_and_tell`, which also tells what was done."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def rewrite(
             dictionary or a list of them, or a bare regularizer, which means that penalty on all
             weights of two and more dimensions that are no bias.
         verify: Whether to prove the result equal to the original but for the policy's edits;
-            `"outputs"` also compares outputs on generated inputs.
+            `"outputs"` also compares outputs on generated inputs (in place they are computed by
+            the same objects, so that there is nothing to compare).
         portable: Whether to refuse edits that stock Keras config can't express. A file with such
             edits needs `import graphwd` before it is loaded.
         in_place: Whether to edit the given model itself instead of a copy: no time, no memory,
@@ -129,14 +130,14 @@ def rewrite_and_tell(
         if not in_place:
             checks.warn_of_globals(model)
         starts = starting.before(found)
-        copy = found if in_place else of_copy(found, *copied(model))
-        with editing.edited(copy, decided) as units:
+        target = found if in_place else of_copy(found, *copied(model))
+        with editing.edited(target, decided) as units:
             if verify and not in_place:
-                report = prove_copy(found, decided, copy.model, outputs=verify == "outputs")
+                report = prove_copy(found, decided, target.model, outputs=verify == "outputs")
             elif verify:
                 report = prove_edits(found, units, decided)
-            starting.keep(found, decided, starts, copy.model)
-    return copy.model, decided, report
+            starting.keep(found, decided, starts, target.model)
+    return target.model, decided, report
 
 
 def plan(model: Any, policy: Any) -> Plan:

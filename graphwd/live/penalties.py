@@ -20,7 +20,7 @@ def planned(found: Survey, policy: Policy | None, decays: Decays | None = None) 
     """The plan of a policy for a surveyed model; without one, of what it holds."""
     penalises = policy is not None or any(slot.regularizer for slot in found.slots)
     unused = checks.unused_penalties(found.model) if penalises else ""
-    measure = Weights(found)
+    measure = LiveMeasure(found)
     return make_plan(
         found.slots,
         policy,
@@ -46,7 +46,7 @@ def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[walk.Weight, Edit
     return plan, pairs
 
 
-class Weights:
+class LiveMeasure:
     """The weights of a live model, to compute the values of penalties on them when asked for.
 
     It keeps the model alive, and reads the weights as they are at the time of the call.

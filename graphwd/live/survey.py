@@ -55,7 +55,6 @@ class Survey:
             edit in place without the calls of its layers, which stay as they are.
         slots: Every slot and every weight that no slot reaches.
         units: The units, each once, though it may stand in several places.
-        differences: Slots whose variables have another regularizer than the config says.
         notes: What the survey can't tell, a sentence each.
     """
 
@@ -63,7 +62,6 @@ class Survey:
     serialized: dict[str, Any]
     slots: list[Slot]
     units: list[Unit]
-    differences: list[str]
     notes: list[str]
 
 
@@ -85,9 +83,10 @@ def survey(model: Any, *, calls: bool = True) -> Survey:
             "reaches is listed."
         )
     slots = _with_weights(slots, units, {id(variable) for variable in model.trainable_variables})
-    differences = list(_differences(units, slots))
-    notes = [f"{each}; the config decides what is saved." for each in differences] + notes
-    return Survey(model, serialized, slots, units, differences, notes)
+    differing = [
+        f"{each}; the config decides what is saved." for each in _differences(units, slots)
+    ]
+    return Survey(model, serialized, slots, units, differing + notes)
 
 
 def _with_weights(slots: list[Slot], units: list[Unit], trainable: set[int]) -> list[Slot]:

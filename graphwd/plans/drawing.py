@@ -44,7 +44,7 @@ class Box:
     marks: str  # CSS classes: what the chunk gets
     pips: list[str]  # the CSS classes of each slot
     lines: list[str]  # of text about it
-    slot: int | None  # the number of its first slot among the plan's edits
+    slot: int | None  # the number of its first slot among `plan.slots`
     panel: int | None  # the number of the panel that draws what is inside
     x: float = 0
     y: float = 0

@@ -99,7 +99,7 @@ def render(plan: Plan) -> str:
 
 
 def save_html(plan: Plan, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
-    """Writes the page of a plan to a file, which is complete or not there."""
+    """Writes the page of a plan to a file, which is complete or as it was before."""
     check_target(path, overwrite=overwrite)
     write_whole(path, render(plan).encode("utf-8", "backslashreplace"), overwrite=overwrite)
 

@@ -152,7 +152,7 @@ class Plan:
         Returns:
             A `graphwd.plans.summary.Summary`.
         """
-        return Summary(self.policy, self.slots, self.hidden, measured=self.measure is not None)
+        return Summary(self.policy, self.slots, self.hidden, measurable=self.measure is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data, for JSON.
@@ -224,7 +224,7 @@ class Plan:
 
 
 def _values_of(slots: Sequence[Edit]) -> list[Value]:
-    """Measures slots that were measured before."""
+    """The values of slots that were measured before."""
     return [
         None
         if edit.penalty is None or edit.planned_penalty is None

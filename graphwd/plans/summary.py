@@ -76,9 +76,9 @@ class Summary:
     """Sums over the slots of a plan that was measured or can't be: by role, rule and penalty."""
 
     def __init__(
-        self, policy: Policy | None, edits: Sequence[Edit], hidden: int, *, measured: bool
+        self, policy: Policy | None, edits: Sequence[Edit], hidden: int, *, measurable: bool
     ) -> None:
-        self._policy, self._edits, self._measured = policy, edits, measured
+        self._policy, self._edits, self._measurable = policy, edits, measurable
         known = count_parameters(edits)
         self.total = 0 if known is None else known + hidden
         """The number of parameters that can have a penalty; 0 when it is not known."""
@@ -88,7 +88,7 @@ class Summary:
     def tally(self, label: str, edits: Sequence[Edit]) -> Tally:
         """Sums over some of the slots."""
         parameters = count_parameters(edits)
-        known = self._measured and not any(e.penalised and e.penalty is None for e in edits)
+        known = self._measurable and not any(e.penalised and e.penalty is None for e in edits)
         awake = [edit for edit in edits if not edit.slot.frozen]
         ranked = sorted(awake, key=lambda edit: -(edit.planned_penalty or 0.0))[:_LARGEST]
         return Tally(

@@ -20,7 +20,7 @@ _SELECTORS = (*_PATTERNS, "ndim")
 _KEYS = (*_SELECTORS, "expect", *STRENGTH_KEYS, "blocks")
 
 
-def _selection(given: Mapping[str, Any], where: str, expect: str) -> dict[str, Any]:
+def _selection(given: Mapping[str, Any], where: str, expect_label: str) -> dict[str, Any]:
     """What is selected, and how many, of what a user or a file gives, checked."""
     chosen: dict[str, Any] = {
         key: parsing.patterns(given[key], key, where) for key in _PATTERNS if key in given
@@ -28,7 +28,7 @@ def _selection(given: Mapping[str, Any], where: str, expect: str) -> dict[str, A
     if "ndim" in given:
         chosen["ndim"] = selectors.ndim_conditions(given["ndim"], where)
     if "expect" in given:
-        chosen["expect"] = parsing.count(given["expect"], expect)
+        chosen["expect"] = parsing.count(given["expect"], expect_label)
     return chosen
 
 

@@ -4,12 +4,12 @@
 | --- | --- | --- |
 | `serialize_with_public_class` | a class's name as Keras writes it, without an instance | import error that says which Keras versions work |
 | `Functional`, `functional_like_constructor` | tell a graph of layers from other models | import error that says which Keras versions work |
-| `serialize_node`, `make_node_key`, `Functional._nodes`, `._inputs_struct`, `._outputs_struct`, `Sequential._functional` | a model's config without a deep copy of it for each nested model | the same |
+| `serialize_node`, `make_node_key`, `Functional._nodes`, `._inputs_struct`, `._outputs_struct`, `Sequential._functional` | a model's config without a deep copy of it for each nested model | import error of a function, attribute error of an attribute |
 | `Function._inputs`, `._operations` and the like, `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history`, `map_graph` | give a copied model the graph that `clone_model` has walked, with its calls in their order | the same |
 | `Layer._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics`, `Tracked*` | the only view that keeps who owns which variable and in which order | the same |
 | `Variable._value`, `._initialize`, `._layout` | a copied variable of the same options that lies where its original does, without an initializer | attribute error |
 | `Variable._shape`, `._dtype` | a shape that is a plain tuple, and a dtype, without asking the backend | `shape` and `dtype` are asked |
-| `Optimizer._use_weight_decay`, `._apply_weight_decay`, `._exclude_from_weight_decay*`, `._var_key`, `._optimizer_map`, `._learning_rate`, `._apply_weight_decay`, `._get_variable_index`, `._track_variable` | which weights an optimizer decays, by what, and towards what | attribute error |
+| `Optimizer._use_weight_decay`, `._apply_weight_decay`, `._exclude_from_weight_decay*`, `._var_key`, `._optimizer_map`, `._learning_rate`, `._get_variable_index`, `._track_variable` | which weights an optimizer decays, by what, and towards what | attribute error |
 | `Layer._remat_mode`, `Trainer._run_eagerly`, `._jit_compile`, `._distribute_strategy` | how a layer computes, which no config tells | not compared |
 | `global_state` | names' counters as they were before a rewrite | import error |
 | TensorFlow's `Function._clone`, `MutableHashTable._default_value`, `_DictWrapper._update_snapshot`, `_self_unconditional_*` | a function, a table and a tracked dict of their own for a copy | attribute error |

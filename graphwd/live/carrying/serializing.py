@@ -16,7 +16,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def serialize_layer(layer: Any, *, calls: bool = True) -> dict[str, Any]:
-    """A layer or model as Keras serializes it, but for compile state and what graphwd carries.
+    """A layer or model as Keras serializes it, but for how it is compiled and what graphwd carries.
 
     Compile state may hold what can't be serialized, and a rewrite does not need it. A layer that
     can't tell its config stands there with its class and its name alone, and a graph whose calls

@@ -246,7 +246,8 @@ def _object_differences(pairs: Pairs) -> list[str]:
     original, copy = pairs.original, pairs.copy
     compiled = getattr(original, "compiled", False)
     if compiled != getattr(copy, "compiled", False):
-        problems.append(f"the model is {'' if compiled else 'not '}compiled only in the original")
+        which = "original" if compiled else "rewritten model"
+        problems.append(f"only the {which} is compiled")
     elif compiled and original.optimizer is not None:
         problems += [
             f"the optimizer {difference} in the rewritten model"
