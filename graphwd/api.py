@@ -126,7 +126,7 @@ def rewrite_and_tell(
         warn_of_mechanism(decided)
         if accept is not None:
             accept(decided)
-        checks.accept(found, decided)
+        checks.check(found, decided)
         if not in_place:
             checks.warn_of_globals(model)
         starts = starting.before(found)
@@ -224,7 +224,7 @@ def verify(
 
     Args:
         original: A live `keras.Model`, or the path of a saved one.
-        rewritten: The same kind.
+        rewritten: The same, also of the other kind: a file is then loaded with Keras.
         policy: As for `rewrite`. With `None`, any regularizers are accepted in the rewritten
             model, as long as its variables have the ones that its config says.
         outputs: Whether to compare outputs on generated inputs, too (live models only).

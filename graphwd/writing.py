@@ -1,6 +1,6 @@
 """The one writer: what is written takes its target's place when it is complete, and not before.
 
-All that graphwd writes goes through here: archives, folders of a model, policies, pages.
+All that graphwd writes for users goes through here: archives, folders of a model, policies, pages.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ def plan(
     the loss, now and as planned, and the slots that add most. A share is one of the parameters that
     can take a penalty. What is dormant is frozen: Keras skips the penalty until the weights are
     trainable. What is carried is in no config of Keras's own: the file needs 'import graphwd'. What
-    is unreached is a weight that no config reaches and no rule selects.
+    is unreached is a weight that no config reaches and no rule penalises.
 
     What the weights inside a composite or custom layer are is known of loaded models only: the file
     says of them how many they are, and --live loads it.

@@ -127,7 +127,7 @@ def summarize(plan: Plan) -> list[tuple[str, str]]:
     reasons = {
         "dormant": "frozen: Keras skips these penalties until the weights are trainable",
         "carried": "no config holds these: import graphwd before loading the file",
-        "unreached": "no config reaches these weights, and no rule selects them",
+        "unreached": "no config reaches these weights, and no rule penalises them",
     }
     for word, why in reasons.items():
         count = sum(getattr(edit, word) for edit in plan.slots)

@@ -49,7 +49,7 @@ def refuse_other_than_model(model: Any, function: str) -> None:
         )
 
 
-def accept(found: Survey, plan: Plan) -> None:
+def check(found: Survey, plan: Plan) -> None:
     """Refuses, or warns of, what a plan would do, before anything is changed."""
     refuse_misfits(found, plan)
     warn_of_unbuilt(found)

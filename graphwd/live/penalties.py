@@ -32,8 +32,8 @@ def planned(found: Survey, policy: Policy | None, decays: Decays | None = None) 
     )
 
 
-def decided(model: Any, policy: Any) -> tuple[Plan, list[tuple[walk.Weight, Edit]]]:
-    """Says what a policy decides on each weight of a model."""
+def planned_by_weight(model: Any, policy: Any) -> tuple[Plan, list[tuple[walk.Weight, Edit]]]:
+    """The plan of a policy for a model, and what it decides on each weight."""
     found = survey(model)
     plan = make_plan(
         found.slots, Policy.coerce(policy), source=f"model {model.name!r}", notes=found.notes

@@ -27,7 +27,7 @@ _FIXED = {
     "kept": "stays penalised, by no rule",
     "removed": "loses its penalty",
     "nothing": "no penalty",
-    "unreached": "unreached: no config reaches the weight, no rule selects it",
+    "unreached": "unreached: no config reaches the weight, no rule penalises it",
     "weightless": "no weights to penalise",
 }
 

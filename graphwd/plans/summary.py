@@ -26,10 +26,10 @@ class Tally:
         slots: How many slots they are.
         parameters: The number of scalars in their weights; `None` where a file doesn't tell.
         share: `parameters` as a part of the model's; `None` where a file doesn't tell.
-        penalised: How many have a regularizer afterwards, and of these
-        edits: how many get it, or lose one, by the plan,
-        dormant: how many are on frozen weights, which Keras skips,
-        carried: how many are carried by graphwd, since no config expresses them.
+        penalised: How many have a regularizer afterwards.
+        edits: How many get another, or lose one, by the plan.
+        dormant: Of the penalised, how many are on frozen weights, which Keras skips,
+        carried: and how many graphwd carries, since no config expresses them.
         unreached: How many are weights that no config reaches and that stay without a penalty.
         penalty: What their penalties add to the loss now; `None` where that is not known.
         planned_penalty: What they add as planned.

@@ -55,7 +55,7 @@ def plan_archive(archive: Archive, policy: Policy | None) -> Plan:
         serialized=archive.config,
         sizes=reach.sizes,
         hidden=reach.hidden,
-        measure=StoredWeights(archive.path),
+        measure=StoredMeasure(archive.path),
         decays=None if policy is not None else from_config(archive.compile_config, slots),
     )
 
@@ -209,7 +209,7 @@ def _compare_h5(one: Archive, other: Archive, name: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class StoredWeights:
+class StoredMeasure:
     """The weights of a saved model, to compute the values of penalties on them when asked for."""
 
     path: str

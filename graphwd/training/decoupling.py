@@ -10,7 +10,7 @@ import keras
 from graphwd.errors import GraphwdError, PolicyError
 from graphwd.live import _keras, backends, walk
 from graphwd.live.carrying import starts
-from graphwd.live.penalties import decided
+from graphwd.live.penalties import planned_by_weight
 from graphwd.plans.plan import Edit
 from graphwd.policy import regularizers
 from graphwd.policy.policies import Policy
@@ -94,7 +94,7 @@ def decouple(model: Any, policy: Any, optimizer: Any) -> Any:
             "call model.build(input_shape), or the model on a batch, first."
         )
     policy = Policy.coerce(policy)
-    plan, edits = decided(model, policy)
+    plan, edits = planned_by_weight(model, policy)
     _refuse_inexpressible(policy, plan.slots)
     _refuse_penalised(edits, model)
     groups = _groups(model, edits)

@@ -10,7 +10,7 @@ import keras
 from graphwd.errors import PolicyError
 from graphwd.live import backends
 from graphwd.live.checks import unused_penalties
-from graphwd.live.penalties import decided
+from graphwd.live.penalties import planned_by_weight
 from graphwd.policy.policies import Policy
 from graphwd.training.scaled import Scaled
 
@@ -179,7 +179,7 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
     def _rules(self, variables: list[Any]) -> dict[str, list[int]]:
         """Maps the name of each rule's part to the places of its weights in a list."""
         assert self._policy is not None
-        _, edits = decided(self.model, self._policy)
+        _, edits = planned_by_weight(self.model, self._policy)
         rule_of = {id(weight.variable): edit.rule for weight, edit in edits}
         parts: dict[str, list[int]] = {
             f"penalty/rule_{number}": [] for number in range(1, len(self._policy) + 1)

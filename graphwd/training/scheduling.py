@@ -12,7 +12,7 @@ import numpy as np
 
 from graphwd.errors import GraphwdError, PolicyError
 from graphwd.live import _keras, backends, walk
-from graphwd.live.penalties import decided
+from graphwd.live.penalties import planned_by_weight
 from graphwd.policy.policies import Policy
 from graphwd.training import scaled
 from graphwd.training.optimizers import leaves
@@ -198,7 +198,7 @@ class StrengthScheduler(_Callback):  # type: ignore[misc] # Keras has no types
         """The ids of the weights to scale; `None` for all."""
         if self._policy is None:
             return None
-        _, edits = decided(self.model, self._policy)
+        _, edits = planned_by_weight(self.model, self._policy)
         return {id(weight.variable) for weight, each in edits if each.rule is not None}
 
     def _decaying(self, selected: set[int] | None) -> list[Any]:

@@ -164,5 +164,5 @@ def test_a_rewrite_decodes_no_weight(archives, monkeypatch):
     def look(self, edits):
         raise AssertionError("the values of penalties are for tables")
 
-    monkeypatch.setattr(archive.StoredWeights, "__call__", look)
+    monkeypatch.setattr(archive.StoredMeasure, "__call__", look)
     run("rewrite", "a.keras", "c.keras", "--recipe", "vgg")

@@ -19,7 +19,7 @@ from graphwd.errors import ModelError
 from graphwd.live import _keras, backends, walk
 from graphwd.live.carrying.serializing import serialize_layer
 from graphwd.live.copying import undoing
-from graphwd.live.copying.objects import ObjectCopier, Rule, Uncopied
+from graphwd.live.copying.objects import CopyRule, ObjectCopier, Uncopied
 from graphwd.live.copying.plain import ATOMS, base_of
 
 _OPTIMIZER: Any = keras.optimizers.Optimizer
@@ -50,7 +50,7 @@ class Copier(ObjectCopier):
         self._graphs: list[Any] = []
         self._calls: list[tuple[Any, Any]] = []
 
-    def _rule(self, cls: type) -> Rule:
+    def _rule(self, cls: type) -> CopyRule:
         """How objects of a class are copied."""
         if issubclass(cls, keras.KerasTensor):
             return self._symbolic

@@ -28,7 +28,7 @@ from graphwd.live import _keras
 from graphwd.live.copying import reachable
 from graphwd.live.copying.plain import ATOMS, CONTAINERS, SHARED, is_plain, set_state, slots_of
 
-Rule: TypeAlias = Callable[[Any], Any]
+CopyRule: TypeAlias = Callable[[Any], Any]
 
 _NEW: Any = (vars(copyreg)["__newobj__"], vars(copyreg)["__newobj_ex__"])
 
@@ -54,7 +54,7 @@ class ObjectCopier:
         self.copies: dict[int, Any] = {}
         self._originals: list[Any] = []  # alive, so that their ids stay their own
         self._identifying: dict[int, Any] = {}
-        self._rules: dict[type, Rule] = {}
+        self._rules: dict[type, CopyRule] = {}
 
     def copy(self, value: Any) -> Any:
         """The copy of an object, or the object itself where it can't change."""
@@ -69,7 +69,7 @@ class ObjectCopier:
             rule = self._rules[cls] = self._rule(cls)
         return rule(value)
 
-    def _rule(self, cls: type) -> Rule:
+    def _rule(self, cls: type) -> CopyRule:
         """How objects of a class are copied."""
         if cls in (types.FunctionType, types.MethodType):
             return self._function if cls is types.FunctionType else self._method
@@ -98,7 +98,7 @@ class ObjectCopier:
             return self._by_deepcopy
         return self._object if container is None and is_plain(cls) else self._reduced
 
-    def _container(self, cls: type) -> Rule | None:
+    def _container(self, cls: type) -> CopyRule | None:
         """How containers of a class are copied, if it is one of Python's."""
         rules = {list: self._list, dict: self._dict, set: self._set}
         rules |= {tuple: self._tuple, frozenset: self._tuple}
