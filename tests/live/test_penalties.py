@@ -66,7 +66,7 @@ def test_each_weight_is_decided_on_by_the_last_rule_that_matches():
     model = keras.Model(inputs, layers.Dense(2, name="head")(x))
     rules = [graphwd.Rule("l1"), graphwd.Rule("l2", paths="attend/*"), graphwd.Rule(None, ndim=1)]
     with pytest.warns(graphwd.UndecidedSlotWarning, match="attend/bias"):
-        plan, pairs = penalties.decided(model, rules)
+        plan, pairs = penalties.planned_by_weight(model, rules)
     assert {id(w.variable) for w, _ in pairs} == {id(v) for v in model.trainable_variables}
     assert all(edit in plan.slots for _, edit in pairs)
     told = {(w.variable.path, edit.path, edit.rule) for w, edit in pairs if "head" in edit.path}
