@@ -24,9 +24,7 @@ def serialize_layer(layer: Any, *, calls: bool = True) -> dict[str, Any]:
     """
     with warnings.catch_warnings(), carrier.untold():
         warnings.simplefilter("ignore")  # Keras warns of every lambda, which is not at issue here
-        serialized = _serialized(layer, calls)
-    serialized.pop("compile_config", None)
-    return serialized
+        return _serialized(layer, calls)
 
 
 def _serialized(layer: Any, calls: bool) -> dict[str, Any]:
@@ -44,9 +42,6 @@ def _serialized(layer: Any, calls: bool) -> dict[str, Any]:
             serialized["build_config"] = _as_data(build_config)
     except Exception:  # noqa: BLE001 # a get_config may raise anything, and is not needed
         return {**_keras.identity(cls), "config": {"name": layer.name}}
-    with contextlib.suppress(Exception):  # an optimizer that can't tell its config does not matter
-        if isinstance(layer, keras.Model) and (compiled := layer.get_compile_config()) is not None:
-            serialized["compile_config"] = _as_data(compiled)
     if not _keras.is_graph(layer) and _holds_carrier(layer):
         return strip_carried(serialized)
     return serialized
@@ -66,7 +61,15 @@ def _as_data(value: Any) -> Any:
 
 def _graph_config(model: Any, calls: bool) -> dict[str, Any]:
     def members(member: Any) -> dict[str, Any]:
-        return _serialized(member, calls)
+        serialized = _serialized(member, calls)
+        # An optimizer that can't tell its config does not matter.
+        with contextlib.suppress(Exception):
+            if (
+                isinstance(member, keras.Model)
+                and (config := member.get_compile_config()) is not None
+            ):
+                serialized["compile_config"] = _as_data(config)
+        return serialized
 
     try:
         return _keras.graph_config(model, members, calls=calls)
