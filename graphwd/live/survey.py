@@ -15,7 +15,6 @@ from typing import Any
 
 import keras
 
-from graphwd.graph import roles
 from graphwd.graph.slots import Pointer, Slot, find_slots
 from graphwd.live import _keras, probing, walk
 from graphwd.live.carrying.serializing import serialize_layer
@@ -305,7 +304,7 @@ def _by_convention(
         top = unit.layer if len(place) == 1 else _layer_at(unit.layer, (*place, ""))
         inside = {id(inner) for _, _, inner in walk.layers_within(top)}
         for index, weight in enumerate(unit.weights):
-            role = roles.prefix_for(weight.variable.name, by_role)
+            role = walk.role_among(weight, by_role)
             if role is not None and id(weight.owner) in inside:
                 found.setdefault(index, by_role[role])
     return found

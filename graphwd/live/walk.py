@@ -78,13 +78,17 @@ def role_of(weight: Weight) -> str:
     That is the prefix of its layer's regularizer argument where the layer has one for it, and
     the name of the variable otherwise, which doesn't depend on what was built before.
     """
-    name: str = weight.variable.name
-    prefixes = [
+    roles = [
         attribute.removeprefix("_").removesuffix(SUFFIX)
         for attribute in (*vars(weight.owner), *dir(type(weight.owner)))
         if attribute.endswith(SUFFIX) and attribute != f"activity{SUFFIX}"
     ]
-    return prefix_for(name, prefixes) or _name_within(weight.owner, weight.variable)
+    return role_among(weight, roles) or _name_within(weight.owner, weight.variable)
+
+
+def role_among(weight: Weight, roles: Iterable[str]) -> str | None:
+    """The one among some roles that a weight has by its name, if any."""
+    return prefix_for(weight.variable.name, roles)
 
 
 def _name_within(layer: Any, variable: Any) -> str:
