@@ -158,9 +158,9 @@ def plan(model: Any, policy: Any) -> Plan:
     ```
     """
     if isinstance(model, _PATHS):
-        from graphwd.saved import archive
+        from graphwd.saved import rewriting
 
-        return archive.plan_file(model, Policy.coerce(policy))
+        return rewriting.plan_file(model, Policy.coerce(policy))
     from graphwd.live import checks
     from graphwd.live.penalties import planned
     from graphwd.live.survey import survey
@@ -194,9 +194,9 @@ def inspect(model: Any) -> Plan:
     ```
     """
     if isinstance(model, _PATHS):
-        from graphwd.saved import archive
+        from graphwd.saved import rewriting
 
-        return archive.inspect_file(model)
+        return rewriting.inspect_file(model)
     from graphwd.live import checks
     from graphwd.live.penalties import planned
     from graphwd.live.survey import survey
@@ -235,9 +235,9 @@ def verify(
     chosen = None if policy is None else Policy.coerce(policy)
     files = [isinstance(m, _PATHS) for m in (original, rewritten)]
     if all(files):
-        from graphwd.saved import archive
+        from graphwd.saved import rewriting
 
-        return archive.verify_files(original, rewritten, chosen)
+        return rewriting.verify_files(original, rewritten, chosen)
     if any(files):
         import keras
 
@@ -275,9 +275,9 @@ def rewrite_file(
         ArchiveError: when a file can't be read or written.
         PolicyError: when the policy is not valid.
     """
-    from graphwd.saved import archive
+    from graphwd.saved import rewriting
 
-    carried_out = archive.rewrite_file(
+    carried_out = rewriting.rewrite_file(
         source, target, Policy.coerce(policy), overwrite=overwrite, verify=verify
     )
     warn_of_mechanism(carried_out)

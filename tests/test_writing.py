@@ -21,7 +21,7 @@ from graphwd import writing
 from graphwd.cli import models
 from graphwd.errors import ArchiveError, GraphwdError, PolicyError
 from graphwd.policy.policies import Policy
-from graphwd.saved.archive import rewrite_file
+from graphwd.saved.rewriting import rewrite_file
 from tests.support.processes import ENVIRONMENT, run
 from tests.support.saved_models import POLICY, write_keras
 

@@ -80,12 +80,13 @@ def rewrite_source(
     live = loading.is_live(source)
     models.check_model_target(target, overwrite=overwrite, source=source)
     if not live:
-        from graphwd.saved import archive
+        from graphwd.saved import rewriting
+        from graphwd.saved.folders import open_saved
 
-        with archive.open_saved(source) as opened:
-            plan = archive.plan_archive(opened, policy)
+        with open_saved(source) as opened:
+            plan = rewriting.plan_archive(opened, policy)
             accept(plan)
-            archive.carry_out(plan, opened, target, overwrite=overwrite)
+            rewriting.carry_out(plan, opened, target, overwrite=overwrite)
         return plan, "equal but for the planned edits: the config, and every stored byte"
     with progress("loading", "rewriting", "writing") as next_step:
         model = loading.load(source)

@@ -1,278 +1,299 @@
-"""Archives, saved models: inspected, planned, rewritten and proved without Keras."""
+"""A saved model that is open: its config, its weights, and a copy with another config.
+
+The config of a saved model is data here: classes that it names are never imported, and weights
+never decoded but to compare or to measure them. Limits on sizes and depths make a hostile file an
+ArchiveError.
+"""
 
 from __future__ import annotations
 
-import math
+import io
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import re
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from graphwd.errors import ArchiveError, EquivalenceError, PolicyError
-from graphwd.graph.entries import instead
-from graphwd.graph.equivalence import Report, compare
-from graphwd.graph.slots import Pointer, Slot, find_slots, set_regularizers, strip_carried
-from graphwd.plans.decays import from_config
-from graphwd.plans.plan import Edit, Plan, Value, make_plan
-from graphwd.policy import regularizers
-from graphwd.policy.policies import Policy
-from graphwd.saved.configs import serialize_config, value_at
-from graphwd.saved.folders import Folder
-from graphwd.saved.folders import open_saved as open_saved  # part of this module's interface
-from graphwd.saved.models import METADATA
-from graphwd.saved.models import Archive as Archive  # part of this module's interface
-from graphwd.writing import Path
+from graphwd.errors import ArchiveError, name_of
+from graphwd.graph.slots import Slot, find_slots
+from graphwd.saved.configs import (
+    CONFIG_LIMIT,
+    check_loadable,
+    parse_config,
+    parse_object,
+    serialize_config,
+)
+from graphwd.saved.files import Source, copy_range, flushed_meanwhile
+from graphwd.saved.zips import STORED, Zip
+from graphwd.writing import Path, replacing, write_all
 
-if TYPE_CHECKING:  # at run time what needs h5py is imported for HDF5 only
-    from graphwd.saved.reach import Unreached
-    from graphwd.saved.weights import Array
+if TYPE_CHECKING:  # at run time h5py and what needs it are imported for HDF5 only
+    from graphwd.saved.reach import Reach
+    from graphwd.saved.weights import Array, HDF5Window, Store, Tree
 
-_KINDS = {"keras": "a .keras file", "h5": "a .h5 file", "folder": "a folder"}
-_UNTOLD = "the file doesn't tell which of its arrays it is on; --live loads the model"
-_NO_FORMULA = "only Keras can compute {}; --live loads the model"
+CONFIG, METADATA = "config.json", "metadata.json"
+"""The files within a saved model that hold its config, and how it was made."""
 
-
-def inspect_file(path: Path) -> Plan:
-    """Says what is penalised now in a saved model."""
-    with open_saved(path) as archive:
-        return plan_archive(archive, None)
-
-
-def plan_file(path: Path, policy: Policy) -> Plan:
-    """Plans what a policy does to a saved model."""
-    with open_saved(path) as archive:
-        return plan_archive(archive, policy)
+_SPOOL_LIMIT, _SPOOL_RATIO = 1 << 28, 100
+_ATTRIBUTE = "model_config"
+_H5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SUFFIXES = {"keras": (".keras",), "h5": (".h5", ".hdf5")}  # what Keras goes by
 
 
-def plan_archive(archive: Archive, policy: Policy | None) -> Plan:
-    """Plans what a policy, or none, does to a saved model that is open."""
-    slots, reach = archive.shaped_slots()
-    return make_plan(
-        slots,
-        policy,
-        source=archive.path,
-        notes=_notes(reach.unreached),
-        serialized=archive.config,
-        sizes=reach.sizes,
-        hidden=reach.hidden,
-        measure=StoredMeasure(archive.path),
-        decays=None if policy is not None else from_config(archive.compile_config, slots),
-    )
+class Archive:
+    """A saved model that is open for reading; what it is depends on its content, not its name.
 
+    Attributes:
+        source: The file that holds the config.
+        names: What it is made of: members, files; one without a name in a whole-model `.h5` file.
+        configs: Those of `names` that have a config, and are edited.
+        config: The serialized model: what slots are found in. In a `.h5` file it may be in the
+            legacy dialect.
+    """
 
-def _notes(unreached: Sequence[Unreached]) -> tuple[str, ...]:
-    if not unreached:
-        return ()
-    names = [str(layer) for layer in unreached[:3]]
-    if len(unreached) > 3:
-        names.append(f"and {len(unreached) - 3} layers more")
-    return (
-        "The file stores weights that no slot of its config reaches; rewrite the loaded model "
-        f"(--live) to penalise them: {'; '.join(names)}.",
-    )
+    kind: Literal["keras", "h5", "folder"]
+    source: Source
+    names: Collection[str]
+    configs: Collection[str] = (CONFIG,)
+    config: dict[str, Any]
+    zip: Zip | None = None
 
+    def __init__(self, path: Path, descriptor: int | None = None) -> None:
+        self.path = name_of(path)
+        self._attributes: dict[str, str] = {}
+        self._stores: dict[str, Store] = {}
+        self._trees: dict[tuple[str, bool], Tree] = {}
+        self._open = ExitStack()
+        try:
+            self._read(descriptor)
+        except BaseException:
+            self.close()
+            raise
 
-def rewrite_file(
-    source: Path, target: Path, policy: Policy, *, overwrite: bool = False, verify: bool = True
-) -> Plan:
-    """Rewrites a saved model with the regularizers that a policy asks for."""
-    with open_saved(source) as archive:
-        plan = plan_archive(archive, policy)
-        carry_out(plan, archive, target, overwrite=overwrite, verify=verify)
-    return plan
+    def _read(self, descriptor: int | None) -> None:
+        self.source = self._open.enter_context(Source(self.path, descriptor))
+        start = self.source.read(0, min(8, self.source.size))
+        if start == _H5_SIGNATURE:
+            self.kind, self.names = "h5", ("",)
+            self._text = self._read_attributes()
+        else:
+            self._refuse_others(start)
+            self.kind, self.zip = "keras", Zip(self.source)
+            self.names = self.zip.members
+            if CONFIG not in self.names:
+                raise ArchiveError(
+                    f"{self.path!r} is a zip file without {CONFIG!r}: not a model that Keras saved."
+                )
+            self._text = self.zip.read(CONFIG, CONFIG_LIMIT)
+        self.config = parse_config(self._text, self.path)
+        check_loadable(self.config, self.path)
 
-
-def carry_out(
-    plan: Plan, archive: Archive, target: Path, *, overwrite: bool = False, verify: bool = True
-) -> None:
-    """Writes a saved model as a plan says; the target is what it was until that is proved."""
-    for edit in plan:
-        if regularizers.wants_start(edit.after):
-            raise PolicyError(
-                f"{regularizers.describe(edit.after)} on {edit.path} is measured from "
-                "where the weights start, which no rewriting of a file can record; load "
-                "the model, and give it to graphwd.rewrite (--live)."
+    def _refuse_others(self, start: bytes) -> None:
+        """Says what a file is that is part of a model that is a folder, and what to give."""
+        folder, name = os.path.split(self.path)
+        if start.lstrip()[:1] == b"{":
+            raise ArchiveError(
+                f"{self.path!r} is JSON, as in a folder of a model's files: give the folder, "
+                f"{folder or '.'!r}, or a .keras or .h5 file."
             )
-    edits = plan.config_edits()
-    config = set_regularizers(archive.config, edits)
-    with archive.written(target, config, overwrite=overwrite) as written:
-        if verify:
-            with written as copy:
-                _prove(archive, edits, copy)
+        if name == "saved_model.pb":
+            raise ArchiveError(
+                f"{self.path!r} is part of a SavedModel of TensorFlow's, which has no config to "
+                "edit: load it with tf_keras and save it as a .h5 file."
+            )
 
+    def _read_attributes(self) -> bytes:
+        store = self.store("")
+        with store.checked():
+            for name in (_ATTRIBUTE, "training_config", "keras_version", "backend"):
+                self._read_attribute(store, name)
+        text = self._attributes.get(_ATTRIBUTE)
+        if text is None:
+            shard = re.search(r"_\d{5}\.weights\.h5\Z", self.path)
+            what = "is one shard of a model's weights" if shard else "holds weights without a model"
+            raise ArchiveError(
+                f"{self.path!r} {what}: save the whole model with model.save, not save_weights, "
+                "or give the folder of the preset that it is part of."
+            )
+        return text.encode()
 
-def _prove(
-    source: Archive, edits: Mapping[Pointer, regularizers.Serialized | None], copy: Archive
-) -> None:
-    """Raises an EquivalenceError when a copy is not the source plus the planned edits."""
-    problems = [
-        f"{'/'.join(map(str, pointer))}: the regularizer is not the planned one"
-        for pointer, after in edits.items()
-        if not regularizers.equal(value_at(copy.config, pointer), after)
-    ]
-    # The texts of both configs tell more than an equality of graphs, and sooner.
-    bare = [set_regularizers(one.config, dict.fromkeys(edits)) for one in (source, copy)]
-    if serialize_config(bare[0]) != serialize_config(bare[1]):
-        problems.append("the configs differ beyond the planned edits")
-    problems += compare_archives(source, copy)
-    if source.metadata != copy.metadata:
-        problems.append("the notes on how the file was made differ")
-    if problems:
-        raise EquivalenceError(
-            f"The rewritten {source.path!r} is not the original plus the planned edits "
-            f"({problems[0]}); nothing was written, please report this."
-        )
+    def _read_attribute(self, store: Store, name: str) -> None:
+        from graphwd.saved.weights import read_text
 
+        if name in store.file.attrs:
+            text = read_text(store.file.id, name)
+            if not isinstance(text, str) or len(text) > CONFIG_LIMIT:
+                raise ArchiveError(f"{self.path!r} holds a {name!r} that is too long, or no text.")
+            try:
+                text.encode()
+            except UnicodeError as error:
+                raise ArchiveError(f"{self.path!r} holds a {name!r} that is not UTF-8.") from error
+            self._attributes[name] = text
 
-def verify_files(original: Path, rewritten: Path, policy: Policy | None) -> Report:
-    """Proves that a saved model is another one plus a policy's edits, or any without a policy."""
-    with open_saved(original) as one, open_saved(rewritten) as other:
-        problems: list[str] = []
-        expected, actual = strip_carried(one.config), strip_carried(other.config)
-        if policy is not None:
-            slots = _slots_of_both(one.shaped_slots()[0], find_slots(other.config))
-            # Loaded models may have weights that files don't tell of, so that counts may differ.
-            plan = make_plan(slots, policy, source=one.path, expectations=False)
-            edits = {
-                pointer: edit.after
-                for edit in plan
-                if not edit.slot.carried
-                for pointer in edit.slot.pointers
-            }
-            expected = set_regularizers(expected, edits)
-            problems += _carried_problems(plan.slots, other.config)
-        comparison = compare(expected, actual, regularizers_too=policy is not None, match="names")
-        problems += [*comparison.problems, *compare_archives(one, other)]
-        if one.config.get("compile_config") != other.config.get("compile_config"):
-            problems.append("the models are compiled differently")
-    compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
-    left_out = ("when, by which Keras and with which backend the files were saved",)
-    return Report(tuple(problems), compared, left_out, policy is not None)
+    def _read_json(self, name: str) -> bytes:
+        assert self.zip is not None
+        return self.zip.read(name, CONFIG_LIMIT)
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the model notes about its making: at least `keras_version`, where it is known."""
+        if self.kind == "h5":
+            return {k: v for k, v in self._attributes.items() if k in ("keras_version", "backend")}
+        if METADATA not in self.names:
+            return {}
+        return parse_object(self._read_json(METADATA), f"{METADATA!r} of {self.path!r}")
 
-def _slots_of_both(original: Sequence[Slot], rewritten: Sequence[Slot]) -> list[Slot]:
-    """A file's slots and, without a penalty, those that only its rewritten copy carries."""
-    known = {slot.path for slot in original}
-    added = [
-        replace(slot, regularizer=None)
-        for slot in rewritten
-        if slot.carried and slot.path not in known
-    ]
-    places = {slot.path: place for place, slot in enumerate(rewritten)}
-    return sorted([*original, *added], key=lambda slot: places.get(slot.path, len(places)))
+    @property
+    def compile_config(self) -> Any:
+        """How the model was compiled, or `None`."""
+        if self.kind != "h5":
+            return self.config.get("compile_config")
+        text = self._attributes.get("training_config")
+        return text and parse_object(text.encode(), f"training_config of {self.path!r}")
 
+    def slots(self) -> list[Slot]:
+        """The slots of the model, without shapes."""
+        try:
+            return find_slots(self.config)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArchiveError(
+                f"{self.path!r} holds a config that is not one of a model ({error!r})."
+            ) from error
 
-def _carried_problems(edits: Sequence[Edit], rewritten: Mapping[str, Any]) -> list[str]:
-    """Where what a file carries for weights that no config reaches is not what a policy says."""
-    after = {slot.path: slot.regularizer for slot in find_slots(rewritten) if slot.carried}
-    return [
-        instead(edit.path, after.get(edit.path), edit.after)
-        for edit in edits
-        if edit.slot.carried and not regularizers.equal(after.get(edit.path), edit.after)
-    ]
+    @contextmanager
+    def reach(self, slots: Sequence[Slot]) -> Iterator[Reach]:
+        """Finds out which stored weights the slots govern, to be read within the block."""
+        from graphwd.saved.reach import find_reach
 
+        arrays: list[Array] = []
+        with ExitStack() as stack:
+            for name in self._weights():
+                stack.enter_context(self.store(name).checked())
+                arrays += self.tree(name, state=False).arrays.values()
+            yield find_reach(self.config, slots, arrays, self.kind == "h5")
 
-def compare_archives(one: Archive, other: Archive) -> list[str]:
-    """Compares all that two saved models store but their configs, bit for bit in bounded memory."""
-    if one.kind != other.kind:
-        return [f"one file is {_KINDS[one.kind]} and the other {_KINDS[other.kind]}"]
-    if one.kind == "h5":
-        problems = _compare_h5(one, other, "")
-        if one.compile_config != other.compile_config:
-            problems.append("training_config: the files differ")
-        return problems
-    whole, part = ("folder", "file") if one.kind == "folder" else ("file", "member")
-    mine, theirs = set(one.names) - {METADATA}, set(other.names) - {METADATA}
-    problems = [f"{name}: only the first {whole} has this {part}" for name in mine - theirs]
-    problems += [f"{name}: only the second {whole} has this {part}" for name in theirs - mine]
-    for name in sorted(mine & theirs - {*one.configs}):
-        if not one.same_bytes(name, other):
-            differ = [f"{name}: the {part}s differ"]
-            problems += _compare_h5(one, other, name) if name.endswith(".h5") else differ
-    if isinstance(one, Folder) and isinstance(other, Folder):
-        problems += one.backbone_problems(other)
-    return problems
+    def shaped_slots(self) -> tuple[list[Slot], Reach]:
+        """The slots with the shapes of their arrays, and the reach, whose arrays are closed."""
+        slots = self.slots()
+        with self.reach(slots) as reach:
+            shaped = [
+                replace(slot, shapes=tuple(array.shape for array in arrays)) if arrays else slot
+                for slot, arrays in zip(slots, reach.arrays, strict=True)
+            ]
+        return shaped, reach
 
+    def _weights(self) -> list[str]:
+        """What holds weights among `names`: usually one, several when sharded."""
+        return [name for name in self.names if not name or name.endswith(".weights.h5")]
 
-def _compare_h5(one: Archive, other: Archive, name: str) -> list[str]:
-    from graphwd.saved.weights import Unsupported, compare_trees
+    def store(self, name: str) -> Store:
+        """One of `names` as HDF5: opened once, and open as long as the archive is."""
+        from graphwd.saved.weights import Store
 
-    try:
-        with one.store(name).checked(), other.store(name).checked():
-            problems = compare_trees(one.tree(name), other.tree(name))
-    except Unsupported as error:
-        raise ArchiveError(
-            f"{one.path!r} holds what graphwd doesn't support: {error}; load the model and save it "
-            "again."
-        ) from error
-    return [f"{name}: {problem}" for problem in problems] if name else problems
+        if name not in self._stores:
+            self._stores[name] = Store(self.path, self._window(name))
+            self._open.enter_context(self._stores[name].file)
+        return self._stores[name]
 
+    def _window(self, name: str) -> HDF5Window:
+        from graphwd.saved.weights import HDF5Window
 
-@dataclass(frozen=True)
-class StoredMeasure:
-    """The weights of a saved model, to compute the values of penalties on them when asked for."""
+        if self.zip is None:
+            return HDF5Window(self.source.file, 0, self.source.size)
+        member = self.zip.members[name]
+        if member.compress_type == STORED:
+            return HDF5Window(self.source.file, self.zip.data[name], member.compress_size)
+        if member.file_size > max(_SPOOL_LIMIT, _SPOOL_RATIO * member.compress_size):
+            raise ArchiveError(
+                f"{self.path!r} holds a {name!r} that claims {member.file_size} bytes and stores "
+                f"{member.compress_size}; Keras refuses it, too."
+            )
+        try:  # HDF5 seeks back and forth
+            spool: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 # closed with the archive
+            self._open.enter_context(spool)
+            for chunk in self.zip.chunks(member):
+                write_all(spool, chunk)
+        except OSError as error:
+            raise ArchiveError(
+                f"{name!r} of {self.path!r} can't be decompressed: {error.strerror}."
+            ) from error
+        return HDF5Window(spool, 0, member.file_size)
 
-    path: str
+    def tree(self, name: str, *, state: bool = True) -> Tree:
+        """What one of `names` holds as HDF5, with the state of the optimizer or without."""
+        from graphwd.saved.weights import Tree, read_tree
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", os.path.abspath(self.path))
+        store = self.store(name)
+        tree = Tree({}, {})
+        for part in (False, True)[: 1 + state]:
+            if (name, part) not in self._trees:
+                with store.checked():
+                    self._trees[name, part] = read_tree(store, state=part)
+            tree.arrays.update(self._trees[name, part].arrays)
+            tree.orders.update(self._trees[name, part].orders)
+        return tree
 
-    def __call__(self, edits: Sequence[Edit]) -> list[Value]:
-        """Reads the arrays that have a penalty, in pieces of bounded size, and adds them up."""
-        values: list[Value] = [None] * len(edits)
-        with open_saved(self.path) as archive:
-            slots = archive.slots()
-            if [slot.path for slot in slots] != [edit.path for edit in edits]:
-                raise ArchiveError(f"{self.path!r} holds another model than before.")
-            with archive.reach(slots) as reach:
-                for place, edit in enumerate(edits):
-                    if edit.penalised:
-                        both = (edit.before, edit.after)
-                        factors = [_factors(regularizer) for regularizer in both]
-                        arrays = reach.arrays[place]
-                        values[place] = _unknown(both, factors, arrays) or _values(factors, arrays)
-        return values
+    def same_bytes(self, name: str, other: Archive) -> bool:
+        """Whether two archives of a kind hold the same under one of their names."""
+        if self.zip is None or other.zip is None:
+            return False  # HDF5 files are compared array by array
+        return self.zip.same_member(name, other.zip)
 
+    @contextmanager
+    def written(
+        self, target: Path, config: Mapping[str, Any], *, overwrite: bool = False
+    ) -> Iterator[AbstractContextManager[Archive]]:
+        """Writes a copy with another config, which takes the target's place after the block.
 
-def _factors(serialized: Mapping[str, Any] | None) -> tuple[float, float] | None:
-    """The factors of the sum of the values' sizes and of their squares."""
-    if serialized is None:
-        return 0.0, 0.0
-    kind, *factors = regularizers.normalize(serialized)
-    if kind != "l1l2" or not all(isinstance(factor, (int, float)) for factor in factors):
-        return None
-    return float(factors[0]), float(factors[1])
-
-
-def _unknown(both: Any, factors: Any, arrays: tuple[Array, ...]) -> str:
-    """Why the penalties on arrays can't be computed; empty when they can."""
-    if not arrays:
-        return _UNTOLD
-    for serialized, known in zip(both, factors, strict=True):
-        if known is None:
-            return _NO_FORMULA.format(regularizers.describe(serialized))
-    for array in arrays:
-        if array.unreadable():
-            return array.unreadable()
-        if array.dtype != "bfloat16" and array.stored.kind != "f":
-            return f"it is on numbers of type {array.dtype}"
-    return ""
-
-
-def _values(factors: list[Any], arrays: tuple[Array, ...]) -> tuple[float, float]:
-    import numpy as np
-
-    size, square = [], []
-    for array in arrays:
-        for piece in array.content():
-            if array.dtype == "bfloat16":  # the upper half of a float32
-                halves = np.frombuffer(piece, "<u2").astype("<u4") << 16
-                numbers = halves.view("<f4").astype("float64")
+        Within it the copy is complete, and opened by entering what the block is given.
+        """
+        self._check_suffix(target)
+        text = serialize_config(config)
+        with replacing(target, overwrite=overwrite, like=self.source.stat) as file:
+            if text == self._text:
+                copy_range(self.source, 0, self.source.size, file)
+            elif self.zip is not None:
+                self.zip.copy_with(CONFIG, text, file)
             else:
-                numbers = np.frombuffer(piece, array.stored).astype("float64")
-            square.append(float(numbers @ numbers))
-            if any(l1 for l1, _ in factors):
-                size.append(float(np.abs(numbers).sum()))
-    sums = math.fsum(size), math.fsum(square)
-    now, planned = (l1 * sums[0] + l2 * sums[1] for l1, l2 in factors)
-    return now, planned
+                self._write_h5(text, file)
+            self.source.check_unchanged()
+            yield _reopened(target, file)
+
+    def _check_suffix(self, target: Path) -> None:
+        """Keras goes by the suffix, so that a file with the other kind's would not load."""
+        for kind, suffixes in _SUFFIXES.items():
+            if kind != self.kind and name_of(target).endswith(suffixes):
+                raise ArchiveError(
+                    f"{self.path!r} is a {_SUFFIXES[self.kind][0]} file, which Keras loads only "
+                    f"under a name that ends in it; {name_of(target)!r} does not."
+                )
+
+    def _write_h5(self, text: bytes, file: io.FileIO) -> None:
+        from graphwd.saved.weights import HDF5Window, Store
+
+        copy_range(self.source, 0, self.source.size, file)
+        store = Store(self.path, HDF5Window(file), "r+")
+        with store.checked(), store.file:
+            attributes = store.file.attrs
+            if attributes.get_id(_ATTRIBUTE).get_type().is_variable_str():
+                attributes.modify(_ATTRIBUTE, text)
+            else:
+                attributes[_ATTRIBUTE] = text
+
+    def close(self) -> None:
+        """Closes the file, and what was opened in it."""
+        self._open.close()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@contextmanager
+def _reopened(path: Path, file: io.FileIO) -> Iterator[Archive]:
+    with flushed_meanwhile(file), Archive(path, file.fileno()) as copy:
+        yield copy

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from graphwd.errors import ArchiveError, name_of
 from graphwd.graph.slots import Pointer, Slot, find_slots, set_regularizers, strip_carried
 from graphwd.policy import regularizers
+from graphwd.saved.archive import CONFIG, Archive
 from graphwd.saved.configs import CONFIG_LIMIT, check_loadable, parse_config, parse_object
 from graphwd.saved.files import Source, copy_range, pieces, same_content
-from graphwd.saved.models import CONFIG, Archive
 from graphwd.writing import Path, replacing_folder, write_all
 
 if TYPE_CHECKING:  # at run time h5py and what needs it are imported for HDF5 only

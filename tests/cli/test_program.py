@@ -45,12 +45,12 @@ def test_debug_shows_where(folder):
 
 
 def test_what_nobody_foresaw_is_one_line_too(folder, monkeypatch):
-    from graphwd.saved import archive
+    from graphwd.saved import rewriting
 
     def fail(path):
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr(archive, "inspect_file", fail)
+    monkeypatch.setattr(rewriting, "inspect_file", fail)
     fails(invoke("inspect", "model.keras"), "ZeroDivisionError: two lines", "--debug", "report")
 
 
@@ -76,12 +76,12 @@ def test_closed_or_full_streams(archives, closed):
 
 
 def test_ctrl_c_is_one_line(folder, monkeypatch):
-    from graphwd.saved import archive
+    from graphwd.saved import rewriting
 
     def fail(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(archive, "inspect_file", fail)
+    monkeypatch.setattr(rewriting, "inspect_file", fail)
     result = invoke("inspect", "model.keras")
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr.strip() == "graphwd: interrupted."  # after the ^C that a terminal shows

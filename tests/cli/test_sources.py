@@ -159,10 +159,10 @@ def test_one_command_is_one_survey_and_one_plan(archives, monkeypatch, arguments
 
 
 def test_a_rewrite_decodes_no_weight(archives, monkeypatch):
-    from graphwd.saved import archive
+    from graphwd.saved import rewriting
 
     def look(self, edits):
         raise AssertionError("the values of penalties are for tables")
 
-    monkeypatch.setattr(archive.StoredMeasure, "__call__", look)
+    monkeypatch.setattr(rewriting.StoredMeasure, "__call__", look)
     run("rewrite", "a.keras", "c.keras", "--recipe", "vgg")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from graphwd.errors import ArchiveError, PolicyError
 from graphwd.plans.plan import UnmatchedRuleWarning
-from graphwd.saved.archive import Archive, rewrite_file
+from graphwd.saved.archive import Archive
+from graphwd.saved.rewriting import rewrite_file
 from tests.support.processes import run
 from tests.support.saved_models import POLICY, model_config, write_h5, write_keras
 
@@ -188,7 +189,7 @@ def test_mutated_json(folder, text):
 HDF5 = """
     import random, sys, warnings
     from pathlib import Path
-    from graphwd.saved.archive import rewrite_file
+    from graphwd.saved.rewriting import rewrite_file
     from graphwd.errors import ArchiveError
     from tests.support.saved_models import (
         POLICY, compare_weights, weights_bytes, write_h5, write_keras

@@ -6,8 +6,9 @@ import pytest
 from keras import layers, regularizers
 
 import graphwd
-from graphwd.saved import archive
-from graphwd.saved.archive import Archive, plan_file
+from graphwd.saved import rewriting
+from graphwd.saved.archive import Archive
+from graphwd.saved.rewriting import plan_file
 from tests.support.layers import Gate
 from tests.support.sample_models import sample_models
 from tests.support.saved_models import (
@@ -130,7 +131,7 @@ def test_unreached_weights(tmp_path):
     (note,) = plan_file(path, POLICY).notes
     assert "two (Block)" in note
     assert "--live" in note
-    assert archive.inspect_file(path).notes == (note,)
+    assert rewriting.inspect_file(path).notes == (note,)
     legacy = write_h5(tmp_path / "a.h5", model_config(regularized("one"), dense("two")))
     assert [layer.path for layer in unreached(legacy)] == ["two"]
     assert unreached(write_keras(tmp_path / "b.keras")) == []

@@ -16,8 +16,9 @@ import pytest
 from graphwd import writing
 from graphwd.errors import ArchiveError, EquivalenceError
 from graphwd.policy.regularizers import l2
-from graphwd.saved import archive, zips
-from graphwd.saved.archive import Archive, rewrite_file
+from graphwd.saved import rewriting, zips
+from graphwd.saved.archive import Archive
+from graphwd.saved.rewriting import rewrite_file
 from tests.support.processes import ENVIRONMENT
 from tests.support.saved_models import (
     POLICY,
@@ -157,14 +158,14 @@ def test_a_disk_that_fails_while_the_file_is_proved_leaves_the_target(
 def test_a_wrong_result_is_never_written(tmp_path, monkeypatch):
     source = write_keras(tmp_path / "a.keras", more=[("assets/x", b"these bytes")])
     target = tmp_path / "b.keras"
-    wrong = archive.set_regularizers
+    wrong = rewriting.set_regularizers
     calls = []
 
     def forgetful(config, edits):
         calls.append(edits)
         return wrong(config, dict(list(edits.items())[1:]) if len(calls) == 1 else edits)
 
-    monkeypatch.setattr(archive, "set_regularizers", forgetful)
+    monkeypatch.setattr(rewriting, "set_regularizers", forgetful)
     with pytest.raises(EquivalenceError, match="not the planned one"):
         rewrite_file(source, target, POLICY)
     monkeypatch.undo()
@@ -214,7 +215,7 @@ def test_a_source_that_shrinks_meanwhile(tmp_path, monkeypatch):
 CHILD = """
     import os, sys
     import graphwd.saved.files
-    from graphwd.saved.archive import rewrite_file
+    from graphwd.saved.rewriting import rewrite_file
     from tests.support.saved_models import POLICY
     if sys.argv[3] == "named":
         del os.O_TMPFILE

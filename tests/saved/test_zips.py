@@ -12,7 +12,8 @@ import pytest
 from graphwd.errors import ArchiveError
 from graphwd.policy.policies import Policy, Rule
 from graphwd.policy.regularizers import l2
-from graphwd.saved.archive import Archive, plan_file, rewrite_file
+from graphwd.saved.archive import Archive
+from graphwd.saved.rewriting import plan_file, rewrite_file
 from tests.support.saved_models import (
     POLICY,
     compare_weights,

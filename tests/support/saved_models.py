@@ -13,7 +13,8 @@ import pytest
 from graphwd.errors import ArchiveError
 from graphwd.policy.policies import Policy, Rule
 from graphwd.policy.regularizers import l2
-from graphwd.saved import archive
+from graphwd.saved import rewriting
+from graphwd.saved.archive import Archive
 from tests.support.serialized import thing
 
 POLICY = Policy([Rule(l2(1e-4), roles="kernel")])
@@ -83,35 +84,35 @@ def write_h5(path, config=None, edit=None, *, text=None):
 
 
 def slots_of_file(path):
-    with archive.Archive(path) as opened:
+    with Archive(path) as opened:
         return opened.slots()
 
 
 def unreached(path):
-    with archive.Archive(path) as opened, opened.reach(opened.slots()) as reach:
+    with Archive(path) as opened, opened.reach(opened.slots()) as reach:
         return list(reach.unreached)
 
 
 def compare_weights(one, other):
-    with archive.Archive(one) as first, archive.Archive(other) as second:
-        return archive.compare_archives(first, second)
+    with Archive(one) as first, Archive(other) as second:
+        return rewriting.compare_archives(first, second)
 
 
 def kernel_of(path, number=0):
     """The kernel regularizer of one of a file's layers."""
-    with archive.Archive(path) as opened:
+    with Archive(path) as opened:
         return opened.config["config"]["layers"][number]["config"]["kernel_regularizer"]
 
 
 def refused(path, *words, target=None):
     """Asserts that a file is refused in one line by every function that reads it."""
-    for act in (slots_of_file, lambda p: archive.plan_file(p, POLICY)):
+    for act in (slots_of_file, lambda p: rewriting.plan_file(p, POLICY)):
         with pytest.raises(ArchiveError) as error:
             act(path)
     target = path.parent / "target.keras" if target is None else target
     before = target.read_bytes() if target.exists() else None
     with pytest.raises(ArchiveError) as error:
-        archive.rewrite_file(path, target, POLICY, overwrite=True)
+        rewriting.rewrite_file(path, target, POLICY, overwrite=True)
     assert (target.read_bytes() if target.exists() else None) == before
     assert not list(target.parent.glob(".graphwd*"))
     message = str(error.value)
