@@ -26,12 +26,15 @@ class Report:
         compared: What was compared, and how many: `{"layer calls": 92, "variables": 137, ...}`.
         not_compared: What was left out on purpose.
         planned: Whether there was a policy, so that regularizers were held against it.
+        names: The path of each layer of the original, and of the one that stands for it in the
+            rewritten model. Complete if there are no problems.
     """
 
     problems: tuple[str, ...]
     compared: Mapping[str, int] = field(default_factory=dict)
     not_compared: tuple[str, ...] = ()
     planned: bool = True
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -72,36 +75,13 @@ class Report:
         return f"<p>{html.escape(str(self).splitlines()[0])}</p><ul>{items}</ul>"
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What a comparison of two serialized models found.
-
-    Attributes:
-        problems: One line each: the layer, and what differs; empty if the models are the same.
-        names: The layer paths of the original, and those of the rewritten model that stand for
-            them. Complete if there are no problems.
-        nodes: How many layer calls the original has, those of nested models included.
-        edges: How many tensors go from one call to another in it.
-    """
-
-    problems: tuple[str, ...]
-    names: dict[str, str]
-    nodes: int
-    edges: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether the models are the same."""
-        return not self.problems
-
-
 def compare(
     expected: Mapping[str, Any],
     actual: Mapping[str, Any],
     *,
     regularizers_too: bool = True,
     match: Match = "auto",
-) -> Comparison:
+) -> Report:
     """Compares two serialized models: the same layers, wired the same way, or where they differ.
 
     Compared are every layer's class and config, the tensors that it takes and their order, its
@@ -112,37 +92,32 @@ def compare(
 
     Layers are matched by their names (`"names"`), or all names are left out (`"structure"`), or
     each model's and nested model's names decide (`"auto"`): then its own name doesn't count.
-
-    Each model becomes a `networkx.MultiDiGraph` whose labels compare as strictly as their JSON,
-    and `networkx.utils.graphs_equal` decides. What differs is looked for only when it says no.
-    Three things networkx doesn't do in linear time, or at all: (1) where names differ, a walk finds
-    the one way to relabel the other graph (see `Pair`), since networkx's isomorphisms are searches,
-    and its Weisfeiler-Lehman hashes are no proof; (2) models nested in the graph, as deep as they
-    may be, are graphs of their own, compared one after the other; (3) which layers several of these
-    models share is compared at the end.
-
-    >>> one = {"class_name": "Dense", "config": {"name": "dense", "units": 3}}
-    >>> other = {"class_name": "Dense", "config": {"name": "dense", "units": 4}}
-    >>> compare(one, other).problems
-    ('the model: units is 3 in the original and 4 in the rewritten model',)
     """
+    # Each model becomes a networkx.MultiDiGraph whose labels compare as strictly as their JSON, and
+    # networkx.utils.graphs_equal decides. What differs is looked for only when it says no. Three
+    # things networkx doesn't do in linear time, or at all: (1) where names differ, a walk finds the
+    # one way to relabel the other graph (see Pair), since networkx's isomorphisms are searches and
+    # its Weisfeiler-Lehman hashes no proof; (2) models nested in the graph, as deep as they may
+    # be, are graphs of their own, compared one after the other; (3) which layers several of these
+    # models share is compared at the end.
     owner = Owner("the model", "", "", 0)
     named = match == "names"
     task = Task(as_object(expected), as_object(actual), owner, named, regularizers_too)
     with collector.paused():
-        return _Comparer(match).run(task)
+        return _Comparer(match, regularizers_too).run(task)
 
 
 class _Comparer(Findings):
     """Compares two models, and the models that it finds in them, one after the other."""
 
-    def __init__(self, match: Match) -> None:
+    def __init__(self, match: Match, planned: bool) -> None:
         super().__init__()
         self.match = match
+        self.planned = planned
         self.nodes = 0
         self.edges = 0
 
-    def run(self, task: Task) -> Comparison:
+    def run(self, task: Task) -> Report:
         self.pending.append(task)
         while self.pending:
             task = self.pending.pop()
@@ -159,7 +134,8 @@ class _Comparer(Findings):
             )
         else:
             problems += self.recorded
-        return Comparison(tuple(problems), self.names, self.nodes, self.edges)
+        compared = {"layer calls": self.nodes, "tensors": self.edges}
+        return Report(tuple(problems), compared, planned=self.planned, names=self.names)
 
     def _compare(self, task: Task) -> None:
         kinds = model_kind(task.original), model_kind(task.rewritten)

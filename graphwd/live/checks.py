@@ -131,25 +131,38 @@ def warn_of_unused_penalties(model: Any) -> None:
 
 
 def warn_of_globals(model: Any) -> None:
-    """Warns when a class calls a layer of the model by a global name, which a copy calls, too."""
+    """Warns when code calls a layer of the model by a global name, which a copy calls, too."""
     layers = [inner for _, _, inner in walk.layers_within(model)]
     own = {id(layer) for layer in layers}
+    for where, function in _functions(layers):
+        for called in _globals_in(function.__code__):
+            if id(function.__globals__.get(called)) in own:
+                warnings.warn(
+                    f"{where} calls {called}, a layer of model {model.name!r}, by its global name, "
+                    "so that the copy calls the original's; let it call what self holds, or use "
+                    "in_place=True.",
+                    UserWarning,
+                    stacklevel=outside(),
+                )
+
+
+def _functions(layers: list[Any]) -> Iterator[tuple[str, types.FunctionType]]:
+    """The functions of the layers' own classes, and those in attributes, such as a Lambda's."""
     for cls in dict.fromkeys(map(type, layers)):
         for name in () if _is_of_keras(cls) else dir(cls):
             method = inspect.unwrap(inspect.getattr_static(cls, name))
             method = getattr(method, "python_function", method)
-            own_method = isinstance(method, types.FunctionType) and not _is_of_keras(method)
-            if not own_method or name == "__init__":  # which a copy doesn't run
-                continue
-            for called in _globals_in(method.__code__):
-                if id(method.__globals__.get(called)) in own:
-                    warnings.warn(
-                        f"{cls.__name__}.{name} calls {called}, a layer of model {model.name!r}, "
-                        "by its global name, so that the copy calls the original's; let it call "
-                        "what self holds, or use in_place=True.",
-                        UserWarning,
-                        stacklevel=outside(),
-                    )
+            # A copy doesn't run __init__.
+            if _is_own_function(method) and name != "__init__":
+                yield f"{cls.__name__}.{name}", method
+    for layer in layers:
+        for name, value in vars(layer).items():
+            if _is_own_function(value):
+                yield f"{name} of layer {layer.name!r}", value
+
+
+def _is_own_function(value: Any) -> bool:
+    return isinstance(value, types.FunctionType) and not _is_of_keras(value)
 
 
 def _is_of_keras(defined: Any) -> bool:

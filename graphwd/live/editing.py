@@ -71,13 +71,23 @@ def _edit_unit(
         if not held:
             _set_in_containers(unit, index, place, regularizer, restores)
         for holder, attribute in held:
-            setattr(holder, attribute, regularizer)
+            _set(holder, attribute, regularizer)
     for variable, after in on_variables:
         variable.regularizer = _made(after, made)
     if carried != kept:
         carrier.attach(unit.layer, carried, carrier.fingerprint(unit.weights))
     carrier.hand_down(unit.layer)
     return True
+
+
+def _set(holder: Any, attribute: str, regularizer: Any) -> None:
+    try:
+        setattr(holder, attribute, regularizer)
+    except Exception as error:  # a __setattr__ may raise anything
+        raise ModelError(
+            f"Layer {holder.name!r} ({type(holder).__name__}) does not let its {attribute} be set "
+            f"({error}); let it, or leave its weights out of the policy."
+        ) from error
 
 
 def _made(serialized: regularizers.Serialized | None, made: dict[int, Any]) -> Any:

@@ -131,6 +131,14 @@ def test_a_layer_that_is_called_by_its_global_name_is_said(cls):
         assert not own
 
 
+def test_a_layer_that_a_lambda_calls_by_its_global_name_is_said():
+    inputs = keras.Input((4,))
+    outputs = layers.Lambda(lambda x: ENCODER(x), name="again")(inputs)
+    model = keras.Model(inputs, layers.Add()([outputs, ENCODER(inputs)]))
+    with pytest.warns(UserWarning, match="function of layer 'again' calls ENCODER"):
+        graphwd.rewrite(model, "l2")
+
+
 class Without(keras.Model):
     def __init__(self):
         super().__init__()

@@ -302,3 +302,36 @@ def test_activity_in_place_is_as_in_a_copy():
     x = np.ones((1, 5, 8), "float32")
     copy(x), model(x)
     assert len(copy.losses) == len(model.losses) == 1
+
+
+class Locked(layers.Layer):
+    """Its regularizer can't be exchanged once it is built."""
+
+    def __init__(self, kernel_regularizer=None, **kwargs):
+        super().__init__(**kwargs)
+        self.kernel_regularizer = kernel_regularizer
+
+    def build(self, shape):
+        self.kernel = self.add_weight(
+            (shape[-1], 1), name="kernel", regularizer=self.kernel_regularizer
+        )
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.kernel)
+
+    def get_config(self):
+        return {**super().get_config(), "kernel_regularizer": None}
+
+    def __setattr__(self, name, value):
+        if name == "kernel_regularizer" and self.__dict__.get("built"):
+            raise AttributeError("it is locked")
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_layer_that_lets_nothing_be_set_leaves_the_model_as_it_was(in_place):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4), Locked(name="locked")])
+    with pytest.raises(graphwd.ModelError, match=r"'locked'.*kernel_regularizer.*it is locked"):
+        graphwd.rewrite(model, "l2", in_place=in_place)
+    assert not model.losses
+    assert model.layers[0].kernel_regularizer is None

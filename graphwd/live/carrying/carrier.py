@@ -242,32 +242,38 @@ def settle(layer: Any, *, complete: bool = False) -> None:
 
 
 def hand_down(layer: Any) -> None:
-    """Lets the layers of a Functional model keep their penalties by themselves, too.
+    """Lets the layers inside of a layer keep their penalties by themselves, too.
 
-    The model carries what its config leaves out, but a user may take its layers into another
-    model (`keras.Model(backbone.inputs, backbone.layers[-2].output)`), which is saved layer by
-    layer. So each has what its variables have: Keras's own layers in their attributes, others by
-    carrying it.
+    The layer carries what its config leaves out, but a user may take what is inside of it by itself
+    (`distiller.student`), or into another model (`keras.Model(backbone.inputs,
+    backbone.layers[-2].output)`), which is saved layer by layer. So each has what its variables
+    have: Keras's own layers in their attributes, others by carrying it.
     """
-    if not _keras.is_functional(layer):
+    if walk.is_stock(layer):
         return
-    stack = list(layer.layers)
+    stack = _keras.sublayers(layer)
     while stack:
         member = stack.pop()
+        if _keras.is_graph(member) or not walk.is_stock(member):
+            stack += _keras.sublayers(member)
         if _keras.is_graph(member):
-            stack.extend(member.layers)
             continue
         weights = walk.weights(member)
         records = []
         for index, weight in enumerate(weights):
-            regularizer = weight.variable.regularizer
+            regularizer, owner = weight.variable.regularizer, weight.owner
             role = walk.role_of(weight)
             attribute = f"{role}{SUFFIX}"
-            if weight.owner is member and attribute in vars(member) and walk.is_stock(member):
-                setattr(member, attribute, regularizer)
-            elif regularizer is not None:
+            told = walk.is_stock(owner) and attribute in vars(owner)
+            if told:
+                setattr(owner, attribute, regularizer)
+            if starts.wanted(regularizer):  # its start is kept here
+                continue
+            if regularizer is not None and not (told and owner is member):
                 serialized = regularizers.serialize(regularizer)
                 records.append(penalty(index, weight, role, dict(serialized or {})))
+        if not is_carrier(layer):  # its file does without graphwd, and is to
+            records = []
         if records != carried_penalties(member) or (is_carrier(member) and not records):
             attach(member, records, fingerprint(weights))
 
@@ -292,8 +298,7 @@ def snapshot(layer: Any) -> Callable[[], None]:
             change(inner, cls)
             if record is not None:
                 vars(inner)[RECORD] = record
-            for name, value in attributes.items():
-                setattr(inner, name, value)
+            vars(inner).update(attributes)  # a __setattr__ may raise, as it may have done before
             for variable, regularizer in penalised:
                 variable.regularizer = regularizer
 

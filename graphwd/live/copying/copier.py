@@ -19,7 +19,7 @@ from graphwd.errors import ModelError
 from graphwd.live import _keras, backends, walk
 from graphwd.live.carrying.serializing import serialize_layer
 from graphwd.live.copying import undoing
-from graphwd.live.copying.objects import CopyRule, ObjectCopier, Uncopied
+from graphwd.live.copying.objects import CopyRule, ObjectCopier, Uncopied, Unordered
 from graphwd.live.copying.plain import ATOMS, base_of
 
 _OPTIMIZER: Any = keras.optimizers.Optimizer
@@ -39,6 +39,11 @@ def copied(model: Any) -> tuple[Any, dict[int, Any]]:
             copier.finish()
     except Uncopied as error:
         raise ModelError(_refusal(model, error)) from error
+    except RecursionError as error:
+        raise ModelError(
+            f"Model {model.name!r} holds objects that hold one another more deeply than Python "
+            "follows, so it can't be copied; raise sys.setrecursionlimit, or use in_place=True."
+        ) from error
     return copy, copier.copies
 
 
@@ -78,7 +83,7 @@ class Copier(ObjectCopier):
         try:
             self._attributes(original, copy)
         except Uncopied as error:
-            if error.owner is not original:
+            if error.owner is not original or isinstance(error, Unordered):
                 raise
             copy = self._rebuilt(original, start, error)
         return copy

@@ -14,6 +14,7 @@ import contextlib
 import copyreg
 import functools
 import operator
+import random
 import threading
 import types
 import weakref
@@ -30,6 +31,7 @@ from graphwd.live.copying.plain import ATOMS, CONTAINERS, SHARED, is_plain, set_
 
 CopyRule: TypeAlias = Callable[[Any], Any]
 
+_GLOBAL: Any = (np.random.normal.__self__, random.random.__self__)  # type: ignore[attr-defined] # of a bound method
 _NEW: Any = (vars(copyreg)["__newobj__"], vars(copyreg)["__newobj_ex__"])
 
 
@@ -43,6 +45,10 @@ class Uncopied(Exception):
         self.owner: Any = None
 
 
+class Unordered(Uncopied):
+    """A set gives its layers by their addresses, and so the copy's in another order."""
+
+
 class ObjectCopier:
     """One copy in progress.
 
@@ -51,7 +57,8 @@ class ObjectCopier:
     """
 
     def __init__(self) -> None:
-        self.copies: dict[int, Any] = {}
+        # The global generators, which a copy draws from as its original does.
+        self.copies: dict[int, Any] = {id(each): each for each in _GLOBAL}
         self._originals: list[Any] = []  # alive, so that their ids stay their own
         self._identifying: dict[int, Any] = {}
         self._rules: dict[type, CopyRule] = {}
@@ -111,8 +118,11 @@ class ObjectCopier:
 
     def _object(self, original: Any) -> Any:
         """A new object of the same class with copies of the attributes."""
-        copy = self._noted(original, object.__new__(type(original)))
-        self._attributes(original, copy)
+        try:
+            copy = object.__new__(type(original))
+        except TypeError as error:  # of a class that is written in C
+            return self._uncopied(original, error)
+        self._attributes(original, self._noted(original, copy))
         return copy
 
     def _attributes(self, original: Any, copy: Any, left_out: frozenset[str] = frozenset()) -> None:
@@ -154,6 +164,7 @@ class ObjectCopier:
         return self._with_attributes(original, copy)
 
     def _set(self, original: Any) -> Any:
+        _refuse_layers(original)
         copy = self._noted(original, set.__new__(type(original)))
         if original:
             set.update(copy, [v if type(v) in ATOMS else self.copy(v) for v in original])
@@ -163,10 +174,13 @@ class ObjectCopier:
     def _tuple(self, original: Any) -> Any:
         """A tuple or frozen set can't change, but what it holds may."""
         items = [item if type(item) in ATOMS else self.copy(item) for item in original]
-        if all(map(operator.is_, items, original)):
+        if all(map(operator.is_, items, original)) and not getattr(original, "__dict__", None):
             return original
         base = tuple if isinstance(original, tuple) else frozenset
-        return self._noted(original, base.__new__(type(original), items))
+        if base is frozenset:
+            _refuse_layers(original)
+        copy = self._noted(original, base.__new__(type(original), items))
+        return self._with_attributes(original, copy)
 
     def _with_attributes(self, original: Any, copy: Any) -> Any:
         if hasattr(original, "__dict__"):
@@ -203,7 +217,10 @@ class ObjectCopier:
         return self._noted(original, types.MethodType(function, owner))
 
     def _local(self, original: Any) -> Any:
-        copy = self._noted(original, type(original)())
+        try:
+            copy = self._noted(original, type(original)())
+        except Exception as error:  # noqa: BLE001 # a constructor may raise anything
+            return self._uncopied(original, error)
         vars(copy).update({name: self.copy(value) for name, value in vars(original).items()})
         return copy
 
@@ -239,7 +256,10 @@ class ObjectCopier:
         memo: dict[int, Any] = {}
         for part in reachable.held(original):
             memo[id(part)] = self.copy(part)
-        return self._noted(original, original.__deepcopy__(memo))
+        try:
+            return self._noted(original, original.__deepcopy__(memo))
+        except Exception as error:  # noqa: BLE001 # a __deepcopy__ may raise anything
+            return self._uncopied(original, error)
 
     def _reduced(self, original: Any) -> Any:
         """A copy by the protocol of Python's `copy` and `pickle`."""
@@ -272,3 +292,8 @@ class ObjectCopier:
         if reachable.holds(original):
             raise Uncopied(original, str(error)) from error
         return original
+
+
+def _refuse_layers(original: Any) -> None:
+    if sum(isinstance(item, keras.Layer) for item in original) > 1:
+        raise Unordered(original, "its layers come in another order there; keep them in a list")

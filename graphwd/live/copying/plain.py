@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-ATOMS = frozenset((type(None), bool, int, float, str, bytes, complex, inspect.Signature))
+ATOMS = frozenset((type(None), bool, int, float, str, bytes, complex, object, inspect.Signature))
 """What can't change, and so is shared: the classes that most of a layer's attributes are of."""
 SHARED = (
     *(type, type(...), type(NotImplemented), types.ModuleType, types.CodeType, types.GenericAlias),

@@ -46,7 +46,10 @@ def holds(value: Any) -> bool:
 
 def held(value: Any) -> list[Any]:
     """The variables, layers and the like that an object leads to, without those inside of them."""
-    return _reached([value], first=False, inside=False)
+    found = _reached([value], first=False, inside=False)
+    if found and found[0] is value:  # which is a module of PyTorch's with a __deepcopy__, say
+        return _reached(gc.get_referents(value), first=False, inside=False)
+    return found
 
 
 def everything(*roots: Any) -> list[Any]:

@@ -175,5 +175,7 @@ def _same_values(one: Any, other: Any) -> bool:
 
 
 def _is_stateful(key: Any) -> bool:
-    """Whether a key of a dict is a layer or the like, whose copy is another key."""
-    return isinstance(key, _PAIRED)
+    """Whether a key of a dict is a layer or the like, or has one, whose copy is another key."""
+    if isinstance(key, tuple):
+        return any(map(_is_stateful, key))
+    return isinstance(key, (*_PAIRED, *backends.state_types()))

@@ -51,7 +51,9 @@ def pair(original: Any, copy: Any, names: Mapping[str, str]) -> Pairs:
     layers = list(_paired(original, copy, names, problems))
     inner: list[tuple[str, Any, Any]] = []
     variables = _variables(layers, inner, problems)
-    return Pairs(original, copy, layers, inner, bool(names), variables, problems)
+    return Pairs(
+        original, copy, layers, inner, any(a != b for a, b in names.items()), variables, problems
+    )
 
 
 def model_differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True) -> list[str]:

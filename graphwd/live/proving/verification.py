@@ -67,22 +67,31 @@ def prove_edits(found: Survey, edited: list[Unit], plan: Plan) -> Report:
 
 
 def verify_copy(
-    found: Survey, plan: Plan, copy: Any, *, outputs: bool = False, unsaved: bool = True
+    found: Survey, plan: Plan | None, copy: Any, *, outputs: bool = False, unsaved: bool = True
 ) -> Report:
-    """Proves that a live model is the surveyed one plus a plan's edits."""
-    actual = serializing.serialize_layer(copy)
-    edits = plan.config_edits()
-    comparison = compare(set_regularizers(found.serialized, edits), actual)
-    compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
-    problems = list(comparison.problems)
-    if not problems:
-        pairs = equality.pair(found.model, copy, comparison.names)
-        problems = equality.model_differences(pairs, compared, unsaved=unsaved)
-        if not problems:
-            problems = equality.penalty_differences(found, plan, pairs)
+    """Proves that a live model is the surveyed one plus a plan's edits.
+
+    Without a plan it may have whatever regularizers its config says.
+    """
+    theirs = survey(copy) if plan is None else None
+    actual = theirs.serialized if theirs else serializing.serialize_layer(copy)
+    edits = {} if plan is None else plan.config_edits()
+    report = compare(
+        set_regularizers(found.serialized, edits), actual, regularizers_too=plan is not None
+    )
+    if not report.ok:
+        return report
+    compared = dict(report.compared)
+    pairs = equality.pair(found.model, copy, report.names)
+    problems = equality.model_differences(pairs, compared, unsaved=unsaved)
+    if theirs:
+        itself = equality.pair(copy, copy, {})
+        problems += equality.penalty_differences(theirs, make_plan(theirs.slots, None), itself)
+    elif plan is not None and not problems:
+        problems = equality.penalty_differences(found, plan, pairs)
     if outputs and not problems:
         problems = equality.output_differences(found.model, copy, compared)
-    return Report(tuple(problems), compared)
+    return replace(report, problems=tuple(problems), compared=compared)
 
 
 def verify_models(
@@ -95,27 +104,9 @@ def verify_models(
 ) -> Report:
     """Proves that a live model is another one plus a policy's edits, with the starts of both."""
     found = survey(original)
-    if policy is not None:
-        plan = make_plan(found.slots, policy, source=f"model {original.name!r}")
-        report = verify_copy(found, plan, rewritten, outputs=outputs, unsaved=unsaved)
-    else:
-        report = _verify_any(found, rewritten, outputs=outputs, unsaved=unsaved)
+    source = f"model {original.name!r}"
+    plan = None if policy is None else make_plan(found.slots, policy, source=source)
+    report = verify_copy(found, plan, rewritten, outputs=outputs, unsaved=unsaved)
     if not report.ok:
         return report
     return replace(report, problems=tuple(starting.start_differences(original, rewritten)))
-
-
-def _verify_any(found: Survey, rewritten: Any, *, outputs: bool, unsaved: bool) -> Report:
-    """Proves that a live model is the surveyed one with whatever regularizers its config says."""
-    original, other = found.model, survey(rewritten)
-    comparison = compare(found.serialized, other.serialized, regularizers_too=False)
-    compared = {"layer calls": comparison.nodes, "tensors": comparison.edges}
-    problems = list(comparison.problems)
-    if not problems:
-        pairs = equality.pair(original, rewritten, comparison.names)
-        problems = equality.model_differences(pairs, compared, unsaved=unsaved)
-        itself = equality.pair(rewritten, rewritten, {})
-        problems += equality.penalty_differences(other, make_plan(other.slots, None), itself)
-    if outputs and not problems:
-        problems = equality.output_differences(original, rewritten, compared)
-    return Report(tuple(problems), compared, planned=False)

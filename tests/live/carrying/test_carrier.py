@@ -180,3 +180,47 @@ def test_what_a_partly_built_model_gets_outlasts_its_first_call():
     assert [weight.path for weight in copy.block.weights if weight.regularizer] == before
     assert [weight.path for weight in copy.weights if weight.regularizer][-3:] == before
     assert len(copy.losses) == 3
+
+
+class Game(keras.Model):
+    """Two players that its config doesn't tell of."""
+
+    def __init__(self, first, second, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.second = first, second
+
+    def call(self, inputs):
+        return self.second(self.first(inputs))
+
+
+class Player(keras.Sequential):
+    """A subclass of a Sequential model, with a composite layer in it."""
+
+    def __init__(self, **kwargs):
+        super().__init__([keras.Input((3,)), layers.Dense(4), Block(4)], **kwargs)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_part_that_is_taken_out_keeps_its_penalties(in_place, tmp_path):
+    """A user saves `distiller.student`, and not the distiller."""
+    model = Game(dense(kernel_regularizer="l1"), Player())
+    model(X)
+    rewritten = graphwd.rewrite(model, "l2", in_place=in_place)
+    path = tmp_path / "part.keras"
+    for part in (
+        rewritten.first,
+        keras.Sequential([keras.Input((3,)), *rewritten.second.layers]),
+        keras.Sequential([keras.Input((4,)), rewritten.first]),
+    ):
+        part.save(path)
+        loaded = keras.saving.load_model(path, custom_objects={"Block": Block})
+        kept = [
+            variable.regularizer.get_config()
+            for variable in loaded.trainable_variables
+            if variable.regularizer is not None
+        ]
+        assert len(kept) == len(part.losses) >= 1
+        assert all("l2" in each and "l1" not in each for each in kept)
+    again = graphwd.rewrite(rewritten, graphwd.Rule(None))
+    again.first.save(path)
+    assert not keras.saving.load_model(path).losses

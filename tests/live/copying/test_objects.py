@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
+import csv
 import functools
+import hashlib
+import io
+import random
+import struct
 import threading
+import types
 import weakref
 
 import keras
@@ -128,3 +135,94 @@ def test_a_shared_ordered_dict_is_found():
     assert copy.get_layer("holding").held is not held
     vars(copy.get_layer("holding"))["held"] = held
     assert not graphwd.verify(model, copy, "l2").ok
+
+
+SENTINEL = object()
+
+
+class Pair(tuple):
+    """A tuple with an attribute."""
+
+
+class Uncopyable:
+    """Has a `__deepcopy__` that raises."""
+
+    def __deepcopy__(self, memo):
+        raise TypeError("there is one of it")
+
+
+class Holder(layers.Layer):
+    """Doubles its inputs, and holds what it is given."""
+
+    def __init__(self, held, **kwargs):
+        super().__init__(**kwargs)
+        self.held = held
+
+    def call(self, inputs):
+        return inputs * 2.0
+
+
+def held_by_copy(value):
+    """What the copy of a layer holds in the place of a value."""
+    model = keras.Sequential([keras.Input((4,)), Holder([value], name="holder"), layers.Dense(2)])
+    return copied(model).get_layer("holder").held[0]
+
+
+def test_what_is_known_by_its_identity_stays_itself():
+    assert held_by_copy(SENTINEL) is SENTINEL
+
+
+@pytest.mark.parametrize("draw", [np.random.normal, random.random], ids=["numpy", "python"])
+def test_a_copy_draws_from_the_global_generators(draw):
+    assert held_by_copy(draw).__self__ is draw.__self__
+
+
+def test_a_tuple_keeps_its_attributes():
+    pair = Pair([1, 2])
+    pair.unit = ["mm"]
+    copy = held_by_copy(types.SimpleNamespace(pair=pair)).pair
+    assert (copy, copy.unit) == ((1, 2), ["mm"])
+    assert copy.unit is not pair.unit
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: csv.DictWriter(io.StringIO(), ["a"]),
+        lambda: concurrent.futures.ThreadPoolExecutor(1),
+        lambda: hashlib.sha256(b"a"),
+        lambda: struct.Struct("i"),
+        Uncopyable,
+    ],
+    ids=["writer", "pool", "hash", "struct", "uncopyable"],
+)
+def test_what_python_cannot_copy_is_shared(make):
+    held_by_copy(make())
+
+
+def test_what_goes_too_deep_is_said():
+    chain = None
+    for _ in range(5000):
+        chain = types.SimpleNamespace(rest=chain)
+    model = keras.Sequential([keras.Input((4,)), Holder(chain), layers.Dense(2)])
+    with pytest.raises(graphwd.ModelError, match="more deeply than Python follows"):
+        graphwd.rewrite(model, keras.regularizers.L2(1e-2))
+
+
+def test_layers_in_a_set_are_refused():
+    """A set gives them by their addresses, so that the copy may call them in another order."""
+
+    class Heads(keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.heads = {layers.Dense(2) for _ in range(4)}
+
+        def call(self, inputs):
+            return keras.ops.concatenate([head(inputs) for head in self.heads], -1)
+
+    model = Heads(name="heads")
+    model(np.ones((2, 3), "float32"))
+    with pytest.raises(graphwd.ModelError, match=r"'heads' .* in heads .*in a list"):
+        graphwd.rewrite(model, keras.regularizers.L2(1e-2))
+    graphwd.rewrite(model, keras.regularizers.L2(1e-2), in_place=True)
+    assert len(model.losses) == 4

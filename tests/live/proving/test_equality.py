@@ -7,6 +7,7 @@ from keras import layers, regularizers
 
 import graphwd
 from tests.support import oracle
+from tests.support.layers import Gate
 from tests.support.verified import (
     POLICY,
     assert_refused,
@@ -124,6 +125,16 @@ def test_a_coefficient_changed_in_both_places(original):
     coefficient_on_variable_only(rewritten)
     assert graphwd.verify(original, rewritten).ok
     assert_refused(graphwd.verify(original, rewritten, POLICY), "shared")
+
+
+def test_the_name_of_a_layer_that_no_config_tells_counts():
+    """A graph's comparison has the names of its layers, not of those inside of them."""
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(Gate(name="gate")(inputs)))
+    rewritten = graphwd.rewrite(model, POLICY)
+    assert graphwd.verify(model, rewritten, POLICY).ok
+    rewritten.get_layer("gate").inner.name = "another"
+    assert_refused(graphwd.verify(model, rewritten, POLICY), "another")
 
 
 def test_the_payload_of_a_nan_counts():
