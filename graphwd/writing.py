@@ -34,18 +34,10 @@ class _Fits(Protocol):
 def replacing(
     path: Path, *, overwrite: bool, like: os.stat_result | None = None
 ) -> Iterator[io.FileIO]:
-    """Opens a new unbuffered file that takes the target's place when the block ends well.
-
-    Until then the target is what it was; whatever ends the block, an error, a signal or the end
-    of the process, leaves no half-written file under the target's name. On Linux the new file has
-    no name before it is complete, so that not even `kill -9` leaves anything behind; elsewhere it
-    is written beside the target, and removed upon any error.
-
-    A target that is a symbolic link stays one: the file that it points to is replaced. Whoever
-    replaces a file keeps its mode, and as far as the system lets them its owner, its extended
-    attributes and its access control list. A new file gets the mode that the umask, or the folder's
-    own list, leaves of that of `like`, the status of the file that it is a copy of.
-    """
+    """Opens a new unbuffered file that takes the target's place when the block ends well."""
+    # Until the block ends well the target is what it was, also upon a signal. On Linux the file has
+    # no name before it is complete, so that not even `kill -9` leaves anything behind; elsewhere it
+    # is written beside the target, and removed upon any error.
     with _drafted(path, overwrite, _is_file) as draft, draft.open(like) as file:
         yield file
         draft.settle(file)
@@ -74,12 +66,7 @@ def replacing_by_name(
 
 @contextmanager
 def replacing_folder(path: Path, *, overwrite: bool) -> Iterator[str]:
-    """Makes an empty folder that takes the target's place when the block ends well.
-
-    No system exchanges two folders in one step that Python knows of: a folder that is replaced is
-    put aside, and put back when anything goes wrong. Only `kill -9` or a power cut between the two
-    steps leaves it under a hidden name beside the target.
-    """
+    """Makes an empty folder that takes the target's place when the block ends well."""
     with _drafted(path, overwrite, _is_folder) as draft:
         inner = draft.make_folder() + "/model"
         os.mkdir(inner)
@@ -91,6 +78,9 @@ def replacing_folder(path: Path, *, overwrite: bool) -> Iterator[str]:
             for name in names:
                 _sync(os.path.join(folder, name))
             _sync(folder)
+        # No system exchanges two folders in one step that Python knows of: one that is replaced is
+        # put aside, and put back when anything goes wrong. Only `kill -9` or a power cut between
+        # the two steps leaves it under a hidden name beside the target.
         with _undisturbed():
             draft.give_place_to_folder(inner)
 
@@ -126,7 +116,7 @@ class _Draft:
 
     def __init__(self, name: str, overwrite: bool, fits: _Fits) -> None:
         self.name, self.overwrite, self._fits = name, overwrite, fits
-        self.target = os.path.realpath(name)
+        self.target = os.path.realpath(name)  # a symbolic link stays one
         self.existing = self._look()
         self.directory = os.path.dirname(self.target)
         if not os.path.isdir(self.directory):
@@ -150,7 +140,8 @@ class _Draft:
 
     def open(self, like: os.stat_result | None) -> io.FileIO:
         """Opens a new file: without a name where the system can give it one later."""
-        # The system itself takes the umask, or the folder's own list, from the mode that is given.
+        # A new file gets the mode of `like`, the status of the file that it is a copy of. The
+        # system itself takes the umask, or the folder's own list, from the mode that is given.
         mode = 0o666 if like is None else stat.S_IMODE(like.st_mode) & 0o777
         mode = 0o600 if self.existing is not None else mode
         self._named = True

@@ -53,6 +53,12 @@ def test_every_exception_to_the_type_checker_says_why(path):
             )
 
 
+def is_documented_elsewhere(cls, attribute):
+    """Whether a method overrides one of Keras's or Python's, whose docstring has the arguments."""
+    others = (base for base in cls.__mro__ if not base.__module__.startswith("graphwd"))
+    return any(attribute in vars(base) for base in others)
+
+
 def public_functions():
     for name in PUBLIC:
         value = getattr(graphwd, name)
@@ -61,7 +67,9 @@ def public_functions():
         elif inspect.isclass(value) and value.__module__.startswith("graphwd"):
             for attribute, member in vars(value).items():
                 member = getattr(member, "__func__", member)
-                if inspect.isfunction(member) and not attribute.startswith("_"):
+                if not inspect.isfunction(member) or attribute.startswith("_"):
+                    continue
+                if not is_documented_elsewhere(value, attribute):
                     yield f"{name}.{attribute}", member
 
 

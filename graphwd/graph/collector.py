@@ -9,12 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Pauses the cyclic garbage collector.
-
-    A comparison, or a rewrite, keeps all that it makes until it ends. The collector would walk it,
-    and all models that are there already, again and again, and find nothing: half of the time of
-    a comparison of 100,000 layers, and more than linear.
-    """
+    """Pauses the cyclic garbage collector."""
+    # A comparison, or a rewrite, keeps all that it makes until it ends. The collector would walk
+    # it, and all models that are there already, again and again, and find nothing: half of the time
+    # of a comparison of 100,000 layers, and more than linear.
     enabled = gc.isenabled()
     gc.disable()
     try:

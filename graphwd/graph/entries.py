@@ -166,16 +166,14 @@ class Entries(Findings):
         return _class_mask(one, other, {**added, "config": inner})
 
     def _slots(self, one: Mapping[Any, Any], other: Mapping[Any, Any], owner: Owner) -> Mask:
-        """Compares what two configs' slots hold by meaning, and gives a mask of these.
-
-        Keras writes the same regularizer in several ways: a factor rounded to float32 or not, a
-        key with null or no key.
-        """
+        """Compares what two configs' slots hold by meaning, and gives a mask of these."""
         mask: Mask = {}
         keys = one if one.keys() == other.keys() else {**one, **other}
         for key in [key for key in keys if type(key) is str and key.endswith(SUFFIX)]:
             if is_slot(one, key) and is_slot(other, key):
                 mask[key] = None
+                # Keras writes a regularizer in several ways: its factor rounded to float32
+                # or not, a key with null or no key.
                 here, there = standard(one.get(key)), standard(other.get(key))
                 if self.task.regularized and not regularizers.equal(here, there):
                     role = key.removesuffix(SUFFIX)

@@ -24,11 +24,7 @@ Links: TypeAlias = dict[Position, tuple[Call, dict[str, Any]]]
 
 
 class Pair(Entries):
-    """Compares two models as graphs, with the calls of their layers matched in one way.
-
-    Layers of equal names are matched, and their calls in their numbers' order or, where it is
-    `walked`, as a walk meets them; without names the walk matches the layers, too.
-    """
+    """Compares two models as graphs, with the calls of their layers matched in one way."""
 
     def __init__(
         self,
@@ -43,16 +39,15 @@ class Pair(Entries):
         self.graph, self.other_graph = graphs
         self.layers: dict[str, str] = {}
         self.calls: dict[Call, Call] = {}
+        # Layers of equal names are matched, and their calls in the order of their numbers or as a
+        # walk meets them; without names the walk matches the layers, too.
         if walked:
             self._walk()
         elif named:
             self.calls = {call: call for call in self.graph if call in self.other_graph}
 
     def same(self) -> bool:
-        """Whether the graphs, labels included, are one and the same to networkx.
-
-        The labels say so of themselves, and that is when the layers are compared, each once.
-        """
+        """Whether the graphs, labels included, are one and the same to networkx."""
         import networkx as nx
         from networkx.utils import graphs_equal
 
@@ -64,6 +59,7 @@ class Pair(Entries):
         if any(call != counterpart for call, counterpart in self.calls.items()):
             names = {counterpart: call for call, counterpart in self.calls.items()}
             relabelled = nx.relabel_nodes(relabelled, names)
+        # The layers are compared here, each once, as networkx asks whether their labels are equal.
         return bool(graphs_equal(_plain(self.graph), _plain(relabelled)))
 
     def _label(self, level: Level, graph: nx.MultiDiGraph[Call]) -> None:
@@ -104,11 +100,9 @@ class Pair(Entries):
         return self
 
     def _walk(self) -> None:
-        """Walks both graphs at once, from their ends, argument by argument.
-
-        The outputs stand in an order, and so do the arguments of every call, so that there is
-        one counterpart for each call, and no search.
-        """
+        """Walks both graphs at once, from their ends, argument by argument."""
+        # The outputs stand in an order, and so do the arguments of every call, so that there is
+        # one counterpart for each call, and no search.
         forth: dict[Call, Call] = {INPUTS: INPUTS, OUTPUTS: OUTPUTS}
         back = dict(forth)
         layers: dict[str, str] = {}

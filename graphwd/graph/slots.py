@@ -38,17 +38,15 @@ _WITHOUT_ACTIVITY = ("SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One place that can hold a regularizer.
-
-    A slot that stands twice (both directions of a `Bidirectional`, a layer shared by two models)
-    has several pointers; a weight that no config reaches has none.
-    """
+    """One place that can hold a regularizer."""
 
     path: str  # layer names from the model inwards, then the role, joined by `/`
     role: str  # Keras's prefix; for a weight without a regularizer argument its variable's name
     layers: tuple[str, ...]  # class names from the outermost layer inwards; the last one owns it
     regularizer: regularizers.Serialized | None  # what it holds now
-    pointers: tuple[Pointer, ...]  # where it stands in the serialized model
+    # Where it stands in the serialized model: in several places if its layer is shared, or is both
+    # directions of a `Bidirectional`; in none if no config reaches the weight.
+    pointers: tuple[Pointer, ...]
     frozen: bool = False  # whether all its weights are, so that Keras skips a penalty on them
     shapes: tuple[tuple[int, ...], ...] = ()  # of its weights; none where a file doesn't tell
     carried: bool = False  # whether graphwd's carrier holds the regularizer
@@ -104,15 +102,12 @@ def is_serialized_stock(value: Mapping[str, Any]) -> bool:
 
 
 def find_slots(serialized: Mapping[str, Any]) -> list[Slot]:
-    """Finds every slot of a serialized model or layer, in the order of its config.
-
-    The name and class of this outermost object are not part of the paths.
-    """
+    """Finds every slot of a serialized model or layer, in the order of its config."""
     found: list[Slot] = []
     directed: dict[int, str] = {}
     shared: dict[tuple[Any, str], int] = {}
     stack = [_Place(serialized, (), (), (), False)]
-    outermost = True
+    outermost = True  # the name and class of this object are not part of the paths
     while stack:
         place = stack.pop()
         value = place.value
@@ -234,10 +229,7 @@ def _carried_slots(
 
 
 def strip_carried(serialized: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a serialized model without what graphwd carries in it: Keras's own config alone.
-
-    Every carrying layer is under its own class again; what carries nothing is returned as it is.
-    """
+    """Returns a serialized model without what graphwd carries in it: Keras's own config alone."""
     places: list[Pointer] = []
     stack: list[tuple[Any, Pointer]] = [(serialized, ())]
     while stack:
@@ -260,16 +252,14 @@ def strip_carried(serialized: Mapping[str, Any]) -> dict[str, Any]:
     for pointer in places:
         layer = copies.at(pointer)
         config = copies.at((*pointer, "config"))
+        # Every carrying layer is under its own class again.
         layer.update(config.pop(CARRIED)["class"])
         config.pop(GUARD, None)
     return copies.at(())  # type: ignore[no-any-return] # a config is JSON, which has no static type
 
 
 def _merge_directions(slots: list[Slot], directed: Mapping[int, str]) -> list[Slot]:
-    """Makes one slot of the two directions of a `Bidirectional`, which the user gave as one layer.
-
-    Directions that hold different regularizers stay apart, under the names that Keras gave them.
-    """
+    """Makes one slot of a `Bidirectional`'s two directions, which the user gave as one layer."""
     groups: dict[str, list[int]] = {}
     for index in directed:
         groups.setdefault(slots[index].path, []).append(index)
@@ -281,6 +271,7 @@ def _merge_directions(slots: list[Slot], directed: Mapping[int, str]) -> list[Sl
             slots[indices[0]] = replace(first, pointers=pointers)
             dropped.update(indices[1:])
             continue
+        # Directions that differ stay apart, under the names that Keras gave them.
         for i in indices:
             *outer, name, role = slots[i].path.split("/")
             slots[i] = replace(slots[i], path="/".join((*outer, directed[i] + name, role)))
@@ -293,12 +284,10 @@ def is_slot(config: Mapping[Any, Any], key: str) -> bool:
 
 
 def _is_regularizer(value: Any) -> bool:
-    """Whether a value is one of the forms in which Keras saves a regularizer.
-
-    That of a registered function has the function's name as its config.
-    """
+    """Whether a value is one of the forms in which Keras saves a regularizer."""
     if value is None or isinstance(value, str) or is_serialized(value):
         return True
+    # A registered function has its name as its config.
     return (
         isinstance(value, Mapping)
         and isinstance(value.get("class_name"), str)
@@ -332,13 +321,8 @@ def _has_weight(config: Mapping[str, Any], role: str) -> bool:
 def set_regularizers(
     serialized: Mapping[str, Any], values: Mapping[Pointer, regularizers.Serialized | None]
 ) -> dict[str, Any]:
-    """Returns a serialized model with the given regularizers, by pointers; `None` takes one away.
-
-    Only the containers on the way to an edit are copied; everything else is shared with the
-    argument, which is left as it was. Where the layer is written in the legacy dialect
-    (no `module`), the regularizer is, too.
-    """
-    copies = _Copies(serialized)
+    """Returns a serialized model with regularizers at the given pointers; `None` takes one away."""
+    copies = _Copies(serialized)  # so that the argument is left as it was
     for pointer, value in values.items():
         container = copies.at(pointer[:-1])
         owner = copies.at(pointer[:-2]) if len(pointer) >= 2 else {}

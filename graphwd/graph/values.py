@@ -15,6 +15,8 @@ Mask: TypeAlias = dict[Any, Any]
 Path: TypeAlias = Any
 """Where a value stands: `(path of what holds it, key)`, and the walk's root at the far end."""
 
+# Called with each pair of dictionaries that have a `class_name`, but not with the two values given.
+# It returns `None` to go on, `SKIP` to leave the pair out, or another `(path, mask)` to go on with.
 Visitor: TypeAlias = Callable[[Mapping[Any, Any], Mapping[Any, Any], Path, "Mask | None"], Any]
 
 SKIP = object()
@@ -65,21 +67,10 @@ def differences(
     mask: Mask | None = None,
     visit: Visitor | None = None,
 ) -> list[Difference]:
-    """Compares two values as strictly as their JSON would.
-
-    A tuple equals a list, NaN equals NaN, a numpy scalar equals its Python number; `1`, `1.0`
-    and `True` are three values, since a constant's type decides a tensor's dtype. The order of a
-    dictionary's keys doesn't count. Python objects that are not JSON are equal if they are the
-    same object, compare equal, or hold equal state. Of a list of plain values only the first
-    difference is told. The walk doesn't recurse, whatever the depth.
-
-    A visitor is called with each pair of dictionaries that have a `class_name`, but not with the
-    two values given: it returns `None` to go on, `SKIP` to leave the pair out, or another
-    `(path, mask)` to go on with. `root` stands at the far end of every path; it is no tuple.
-
-    >>> [str(each) for each in differences({"strides": (2, 2)}, {"strides": [1, 1]})]
-    ['strides is [2, 2] in the original and [1, 1] in the rewritten model']
-    """
+    """Compares two values as strictly as their JSON would, and lists where they differ."""
+    # A tuple equals a list, NaN equals NaN, a numpy scalar equals its Python number. `1`, `1.0` and
+    # `True` are three values, since a constant's type decides a tensor's dtype. Python objects that
+    # are not JSON are equal if they are the same object, compare equal, or hold equal state.
     found: list[Difference] = []
     seen: dict[tuple[int, int], tuple[Any, Any]] | None = None
     stack: list[tuple[Any, Any, Path, Mask | None]] = [(original, rewritten, root, mask)]
@@ -87,7 +78,7 @@ def differences(
 
     def differ(path: Path, one: Any, other: Any) -> None:
         keys = []
-        while isinstance(path, tuple):
+        while isinstance(path, tuple):  # the root is no tuple
             path, key = path
             keys.append(key)
         found.append(Difference(path, tuple(reversed(keys)), one, other))
@@ -161,6 +152,7 @@ def differences(
                     plain = False
                 children.append((value, counterpart, (path, index), None))
             if plain and children:
+                # A short list is told as a whole, of a longer one the first difference.
                 if len(one) <= _WHOLE_LISTS:
                     differ(path, one, other)
                 else:
@@ -294,20 +286,12 @@ _one_line = _OneLine()
 
 
 def show(value: Any) -> str:
-    """Shows any value on one line, shortened.
-
-    >>> show({"units": 4, "name": "dense"})
-    '{"name": "dense", "units": 4}'
-    """
+    """Shows any value on one line, shortened."""
     return _one_line.repr1(value, _one_line.maxlevel).replace("\n", " ")
 
 
 def keys_text(keys: Iterable[Any]) -> str:
-    """Writes the way to a value as Python would.
-
-    >>> keys_text(("cells", 0, "units"))
-    'cells[0].units'
-    """
+    """Writes the way to a value as Python would: `cells[0].units`."""
     parts: list[str] = []
     shown = list(keys)
     if len(shown) > 16:
@@ -321,11 +305,7 @@ def keys_text(keys: Iterable[Any]) -> str:
 
 
 def contrast(what: str, original: Any, rewritten: Any) -> str:
-    """Says that something is one thing in the original and another in the rewritten model.
-
-    >>> contrast("units", 3, 4)
-    'units is 3 in the original and 4 in the rewritten model'
-    """
+    """Says that something is one thing in the original and another in the rewritten model."""
     one, other = show(original), show(rewritten)
     if one == other:
         return f"{what} is {one} in both, but with another content or type"

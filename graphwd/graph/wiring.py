@@ -111,18 +111,7 @@ def model_kind(entry: Mapping[str, Any]) -> Literal["functional", "sequential", 
 
 
 def read(entry: Mapping[str, Any], graph: nx.MultiDiGraph[Call] | None = None) -> Level:
-    """Reads one serialized model, but not those nested in it, into a graph if one is given.
-
-    There is a node for every call of a layer, `(layer name, number of the call)`: the calls of
-    a shared layer share its name. An edge goes from the call that makes a tensor to the call that
-    takes it; its key is the argument's position, such as `("args", 0, 1)`, its attribute `tensor`
-    says which output of the maker it is, and `recorded` its shape and dtype. Two more nodes,
-    `INPUTS` and `OUTPUTS`, hold the model's own inputs and outputs in their order. Both dialects
-    are read, Keras 3's and Keras 2's; without a graph they are checked, and networkx isn't needed.
-
-    >>> read({"class_name": "Dense", "config": {"name": "dense"}}).calls
-    {'dense': 1}
-    """
+    """Reads one serialized model, but not those nested in it, into a graph if one is given."""
     name = layer_name(entry)
     title = "the model" if name is None else f"model {show(name)}"
     level = Level(title, model_kind(entry))
@@ -142,8 +131,11 @@ def read(entry: Mapping[str, Any], graph: nx.MultiDiGraph[Call] | None = None) -
     if graph is not None:
         graph.add_nodes_from((INPUTS, OUTPUTS) if level.kind != "opaque" else ())
         graph.add_nodes_from(level.nodes())
+    # Making the edges checks the config, which is done without a graph and networkx, too.
     for maker, taker, position, data in edges:
         if graph is not None:
+            # The key is the position, such as `("args", 0, 1)`. Attributes: `tensor`, which output
+            # of the maker it is, and `recorded`, its shape and dtype.
             graph.add_edge(maker, taker, position, **data)
         # A model's inputs and outputs have an edge each, but are no call of a layer.
         level.tensors += maker[1] >= 0 <= taker[1]
@@ -160,7 +152,7 @@ def _sequential_edges(level: Level) -> Iterator[_Edge]:
 
 
 class _FunctionalReader:
-    """Reads the config of a functional model into a level."""
+    """Reads the config of a functional model into a level, in Keras 3's dialect or in Keras 2's."""
 
     def __init__(self, level: Level, config: Mapping[str, Any]) -> None:
         self.level = level
@@ -319,13 +311,10 @@ class _FunctionalReader:
         )
 
     def _find_offsets(self) -> None:
-        """Finds from which number each layer's calls are counted.
-
-        A functional model used to have a call of its own, number 0, that ties its inputs to its
-        outputs. Keras 2 therefore counts the calls of a nested model from 1. So does Keras 3
-        among a model's outputs, though not among call arguments. Where a config doesn't show
-        whether a class is such a model, the numbers do: every call that is kept is used.
-        """
+        """Finds from which number each layer's calls are counted."""
+        # Keras 2 counts the calls of a nested model from 1, since call 0 ties its inputs to its
+        # outputs; Keras 3 does among a model's outputs, not among call arguments. Where a config
+        # doesn't show whether a class is a model, the numbers do: every call that is kept is used.
         inner: dict[str, set[int]] = {}
         ends: dict[str, set[int]] = {}
         for references, numbers in ((self.inner, inner), (self.ends, ends)):

@@ -63,13 +63,11 @@ def _copy_replicas(source: Any, target: Any) -> None:
 
 
 def _name_scope_of(variable: Any, name: str) -> Any:
-    """The scope in which a variable of TensorFlow's gets the full name of another.
-
-    TensorFlow keeps a kernel of some 35 KB for each full name and shape. One that is there already
-    costs no memory, and a quarter of the time.
-    """
+    """The scope in which a variable of TensorFlow's gets the full name of another."""
     import tensorflow as tf
 
+    # TensorFlow keeps a kernel of some 35 KB for each full name and shape. One that is there
+    # already costs no memory, and a quarter of the time.
     outer, _, own = variable.name.removesuffix(":0").rpartition("/")
     return tf.name_scope(f"{outer}/") if outer and own == name else contextlib.nullcontext()
 
@@ -109,10 +107,7 @@ def _copied_torch(value: Any) -> Any:
 
 
 def same_bits(one: Any, other: Any) -> bool:
-    """Whether two variables have the same value, bit for bit, also where it is not a number.
-
-    Those that share their memory are not read; sharded ones are compared shard by shard.
-    """
+    """Whether two variables have the same value, bit for bit, also where it is not a number."""
     if _keras.shape_of(one) != _keras.shape_of(other) or (
         _keras.dtype_of(one) != _keras.dtype_of(other)
     ):
@@ -172,7 +167,7 @@ def _same_arrays(one: Any, other: Any) -> bool:
     if one.size == 0:
         return bool(one.shape == other.shape)
     if one.__array_interface__["data"][0] == other.__array_interface__["data"][0]:
-        return True
+        return True  # what shares its memory is not read
     a, b = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, other))
     if a.size != b.size:
         return False
@@ -321,18 +316,16 @@ def _copied_table(table: Any) -> Any:
 
 @contextlib.contextmanager
 def build_scope(model: Any) -> Iterator[None]:
-    """The scope in which copies are made, so that they come to lie where the originals do.
-
-    TensorFlow's variables are created for the strategy of their scope. On JAX Keras lays out new
-    variables by their names, which are not yet the final ones; there no distribution is active
-    and each variable gets the layout of its original instead.
-    """
+    """The scope in which copies are made, so that they come to lie where the originals do."""
     strategy = getattr(model, "distribute_strategy", None)
     distribution = keras.distribution.distribution()
     if strategy is not None:
+        # TensorFlow's variables are created for the strategy of their scope.
         with strategy.scope():
             yield
     elif distribution is not None:
+        # On JAX Keras lays out new variables by their names, which are not yet the final ones.
+        # Each variable gets the layout of its original instead.
         keras.distribution.set_distribution(None)
         try:
             yield

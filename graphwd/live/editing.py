@@ -20,10 +20,7 @@ from graphwd.policy import regularizers
 
 @contextmanager
 def edited(found: survey.Survey, plan: Plan) -> Iterator[list[survey.Unit]]:
-    """Gives a model the regularizers of a plan, and what changed; an error takes them away again.
-
-    That holds for an error of the block, too, which proves what was edited.
-    """
+    """Gives a model a plan's regularizers, and yields what changed; an error takes them away."""
     restores: list[Callable[[], None]] = []
     made: dict[int, Any] = {id(None): None}
     serialize_once = regularizers.once()
@@ -33,7 +30,7 @@ def edited(found: survey.Survey, plan: Plan) -> Iterator[list[survey.Unit]]:
             for unit in found.units
             if _edit_unit(found, unit, plan, serialize_once, made, restores)
         ]
-    except BaseException:
+    except BaseException:  # also one of the block, which proves what was edited
         for restore in reversed(restores):
             restore()
         raise

@@ -23,45 +23,30 @@ from graphwd.policy import regularizers
 
 @dataclass
 class Unit:
-    """A layer that stands in the model's config with one of its own.
-
-    Attributes:
-        layer: The live layer.
-        names: Layer names from the model inwards, with the unit's own.
-        layers: Class names likewise.
-        weights: Everything in it that was created trainable.
-        pointer: Where its serialized form stands first in the survey's.
-        slots: Maps pointers into the unit's serialized form to indices of the survey's slots.
-        governs: Maps indices of `weights` to indices of the survey's slots.
-    """
+    """A layer that stands in the model's config with one of its own."""
 
     layer: Any
-    names: tuple[str, ...]
-    layers: tuple[str, ...]
-    weights: list[walk.Weight]
-    pointer: Pointer = ()
+    names: tuple[str, ...]  # layer names from the model inwards, with the unit's own
+    layers: tuple[str, ...]  # class names likewise
+    weights: list[walk.Weight]  # everything in it that was created trainable
+    pointer: Pointer = ()  # where its serialized form stands first in the survey's
+    # Maps pointers into the unit's serialized form to indices of the survey's slots.
     slots: dict[Pointer, int] = field(default_factory=dict)
+    # Maps indices of `weights` to indices of the survey's slots.
     governs: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
 class Survey:
-    """What `survey` found.
-
-    Attributes:
-        model: The live model.
-        serialized: The model as Keras serializes it, without what graphwd carries in it; for an
-            edit in place without the calls of its layers, which stay as they are.
-        slots: Every slot and every weight that no slot reaches.
-        units: The units, each once, though it may stand in several places.
-        notes: What the survey can't tell, a sentence each.
-    """
+    """What `survey` found."""
 
     model: Any
+    # The model as Keras serializes it, without what graphwd carries in it; for an edit in place
+    # without the calls of its layers, which stay as they are.
     serialized: dict[str, Any]
-    slots: list[Slot]
-    units: list[Unit]
-    notes: list[str]
+    slots: list[Slot]  # every slot, and every weight that no slot reaches
+    units: list[Unit]  # each once, though it may stand in several places
+    notes: list[str]  # where variables and config differ, and what is not known: a sentence each
 
 
 def survey(model: Any, *, calls: bool = True) -> Survey:
@@ -89,10 +74,7 @@ def survey(model: Any, *, calls: bool = True) -> Survey:
 
 
 def _with_weights(slots: list[Slot], units: list[Unit], trainable: set[int]) -> list[Slot]:
-    """The slots that have weights, with their shapes, and the weights that no slot reaches.
-
-    They are in the order of the layers; those of a layer that is not built yet stay.
-    """
+    """The slots that have weights, with their shapes, and the weights that no slot reaches."""
     weights: dict[int, list[Any]] = {}
     for unit in units:
         for index, slot in unit.governs.items():
@@ -103,6 +85,7 @@ def _with_weights(slots: list[Slot], units: list[Unit], trainable: set[int]) -> 
             shapes=tuple(map(_keras.shape_of, variables)),
             frozen=all(id(variable) not in trainable for variable in variables),
         )
+    # Slots of a layer that is not built yet stay.
     absent = {
         slot
         for unit in units
@@ -110,7 +93,7 @@ def _with_weights(slots: list[Slot], units: list[Unit], trainable: set[int]) -> 
         for slot in unit.slots.values()
         if slot not in weights and slots[slot].role != "activity"
     }
-    ordered: list[Slot] = []
+    ordered: list[Slot] = []  # as the layers are
     moved: dict[int, int] = {}
     for unit in units:
         unit.slots = {pointer: slot for pointer, slot in unit.slots.items() if slot not in absent}
@@ -187,19 +170,12 @@ def _differences(units: list[Unit], slots: list[Slot]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A layer where it stands in a model; a shared layer stands in several places.
-
-    Attributes:
-        layer: The live layer.
-        pointer: Where its serialized form stands in the serialized model.
-        names: Layer names from the model inwards.
-        layers: Class names likewise.
-    """
+    """A layer where it stands in a model; a shared layer stands in several places."""
 
     layer: Any
-    pointer: Pointer
-    names: tuple[str, ...]
-    layers: tuple[str, ...]
+    pointer: Pointer  # where its serialized form stands in the serialized model
+    names: tuple[str, ...]  # layer names from the model inwards
+    layers: tuple[str, ...]  # class names likewise
 
 
 def places(model: Any) -> Iterator[Place]:
@@ -318,16 +294,14 @@ def _key(layer: Any, serialized: Mapping[str, Any]) -> str:
 
 
 def holders(unit: Unit, pointer: Pointer, role: str, index: int) -> list[tuple[Any, str]]:
-    """The layers and attributes from which a layer's get_config reads a slot.
-
-    They are on the unit or on a layer inside it: on the one whose own config has the slot, and on
-    those that were made from its arguments (the cell of an LSTM, the projections of
-    MultiHeadAttention), which Keras asks for the config or not as it likes. Not on layers with a
-    weight of the role that another slot sets; and an activity regularizer is the layer's own.
-    """
+    """The layers and attributes from which a layer's get_config reads a slot."""
     name = str(pointer[-1])
     top = unit.layer if len(pointer) <= 2 else _layer_at(unit.layer, pointer)
+    # On the layer whose own config has the slot, and on those made from its arguments (the cell of
+    # an LSTM, the projections of MultiHeadAttention), which Keras asks for the config or not as it
+    # likes. An activity regularizer is the layer's own.
     inner = [layer for _, _, layer in walk.layers_within(top)][1:] if role != "activity" else []
+    # Not on layers with a weight of the role that another slot sets.
     others = {
         id(weight.owner)
         for place, weight in enumerate(unit.weights if inner else ())

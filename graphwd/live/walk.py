@@ -19,18 +19,11 @@ _TO_WORD, _SMALL_TO_CAPITAL = re.compile("(.)([A-Z][a-z]+)"), re.compile("([a-z]
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A variable that was created trainable, seen from the layer where the walk began.
+    """A variable that was created trainable, seen from the layer where the walk began."""
 
-    Attributes:
-        names: The names of the sublayers on the way, without the first layer's.
-        layers: Their class names.
-        owner: The layer that owns the variable.
-        variable: The `keras.Variable`.
-    """
-
-    names: tuple[str, ...]
-    layers: tuple[str, ...]
-    owner: Any
+    names: tuple[str, ...]  # of the sublayers on the way, without the first layer's
+    layers: tuple[str, ...]  # their class names
+    owner: Any  # the layer that owns the variable
     variable: Any
 
 
@@ -73,11 +66,7 @@ def weights(layer: Any) -> list[Weight]:
 
 
 def role_of(weight: Weight) -> str:
-    """The role of a weight that no slot reaches.
-
-    That is the prefix of its layer's regularizer argument where the layer has one for it, and
-    the name of the variable otherwise, which doesn't depend on what was built before.
-    """
+    """A weight's role: the prefix of its layer's argument for it, or else the variable's name."""
     roles = [
         attribute.removeprefix("_").removesuffix(SUFFIX)
         for attribute in (*vars(weight.owner), *dir(type(weight.owner)))
@@ -92,13 +81,11 @@ def role_among(weight: Weight, roles: Iterable[str]) -> str | None:
 
 
 def _name_within(layer: Any, variable: Any) -> str:
-    """The name of a layer's variable; those that Keras made up are numbered within the layer.
-
-    Keras counts them over the whole process, and names them after a class that each backend has.
-    """
+    """The name of a layer's variable; those that Keras made up are numbered within the layer."""
     name: str = variable.name
     if not _is_made_up(variable):
         return name
+    # Keras counts them over the whole process, and names them after a class that each backend has.
     made_up = [own for own in _keras.own_variables(layer)[0] if _is_made_up(own)]
     number = next((n for n, own in enumerate(made_up) if own is variable), 0)
     return f"variable_{number}" if number else "variable"
@@ -143,11 +130,7 @@ def plain_name(name: str) -> str:
 
 
 def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
-    """Pairs a layer and its sublayers with those of its clone.
-
-    Sublayers are paired by name where the names are the same, and otherwise by their place in the
-    tracking order; their classes must agree either way.
-    """
+    """Pairs a layer and its sublayers with those of its clone."""
     pairs: list[tuple[Any, Any]] = []
     seen: set[int] = set()
     stack = [(source, clone)]
@@ -166,6 +149,7 @@ def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
             )
         if not inner:
             continue
+        # Where the names are not the same, sublayers are paired by their place in tracking order.
         by_name = {layer.name: layer for layer in other}
         if len(by_name) == len(other) and {layer.name for layer in inner} == set(by_name):
             other = [by_name[layer.name] for layer in inner]

@@ -21,53 +21,31 @@ TOWARDS_START = "towards its start"
 
 @dataclass(frozen=True, slots=True)
 class Optimizer:
-    """One optimizer that updates weights, as far as decay goes.
+    """One optimizer that updates weights, as far as decay goes."""
 
-    Attributes:
-        name: Its class.
-        decay: Its `weight_decay`.
-        vector_decay: Muon's `adam_weight_decay`, for weights of other than two axes; `None` where
-            there is no such.
-        pattern: The regular expression of paths for which a `MultiOptimizer` has it; empty for the
-            one that gets the rest.
-        leaves_out: The pattern of names that it was told to exclude; empty for none.
-        excludes: Whether it was told to exclude anything, by name or by variable.
-        towards_start: Whether its decay leads to where the weights started, and not to 0.
-    """
-
-    name: str
-    decay: float
-    vector_decay: float | None = None
-    pattern: str = ""
-    leaves_out: str = ""
-    excludes: bool = False
-    towards_start: bool = False
+    name: str  # its class
+    decay: float  # its `weight_decay`
+    vector_decay: float | None = None  # Muon's `adam_weight_decay`, for what it leaves to AdamW
+    pattern: str = ""  # of the paths that it is for in a `MultiOptimizer`; empty if for the rest
+    leaves_out: str = ""  # the pattern of names that it was told to exclude
+    excludes: bool = False  # whether it was told to exclude anything, by name or by variable
+    towards_start: bool = False  # whether its decay leads to where weights started, and not to 0
 
 
 @dataclass(frozen=True, slots=True)
 class Decay:
-    """What one weight is decayed by.
+    """What one weight is decayed by."""
 
-    Attributes:
-        path: The path of the slot that governs the weight.
-        role: Its role.
-        variable: The path of the variable, or of what it is likely to be in a model from a file.
-        penalty: The serialized regularizer on it, whose penalty is in the loss, or `None`.
-        frozen: Whether it is not trained, so that neither acts on it.
-        decay: The coefficient before the learning rate: a step subtracts
-            `learning_rate * decay * w`, or with a start `learning_rate * decay * (w - start)`.
-        reason: Why it is not the optimizer's `weight_decay`, if it isn't, or where it leads.
-        distance: How far the weight has gone from the start that the decay leads to.
-    """
-
-    path: str
+    path: str  # of the slot that governs the weight
     role: str
-    variable: str
-    penalty: regularizers.Serialized | None
-    frozen: bool
+    variable: str  # the variable's path, or what it is likely to be in a model from a file
+    penalty: regularizers.Serialized | None  # the one in the loss
+    frozen: bool  # not trained, so that neither acts on it
+    # The coefficient before the learning rate: a step subtracts `learning_rate * decay * w`, or
+    # with a start `learning_rate * decay * (w - start)`.
     decay: float
-    reason: str = ""
-    distance: float | None = None
+    reason: str = ""  # why it is not the optimizer's `weight_decay`, or where it leads
+    distance: float | None = None  # how far the weight has gone from the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,16 +175,14 @@ def _are(weights: Sequence[Decay]) -> str:
 
 
 def from_config(compile_config: Any, slots: Sequence[Slot]) -> Decays | None:
-    """What the optimizer of a saved model decays once the model is loaded.
-
-    Weights that no slot reaches are missing; `None` where the file tells of no optimizer.
-    """
+    """What the optimizer of a saved model decays once it is loaded; `None` where there is none."""
     if not isinstance(compile_config, Mapping):
         return None
     serialized = compile_config.get("optimizer", compile_config.get("optimizer_config"))
     optimizers = _optimizers(serialized)
     if not optimizers:
         return None
+    # Weights that no slot reaches are missing.
     return Decays(
         optimizers,
         tuple(_stored(slot, optimizers) for slot in slots if slot.role != "activity"),

@@ -132,23 +132,7 @@ class Edit:
 def decide(
     policy: Policy, slots: Sequence[Slot], source: str = "", *, expectations: bool = True
 ) -> tuple[tuple[Edit, ...], list[str], list[str]]:
-    """Goes through the rules of a policy in their order; the last one that selects a slot decides.
-
-    Args:
-        policy: A `Policy`.
-        slots: The slots of one model, in the order of its layers.
-        source: What the slots are from, for messages.
-        expectations: Whether a rule must select the number of weights that it expects.
-
-    Returns:
-        An `Edit` for every slot; a sentence for each rule without any effect, since it selects
-        nothing; one for each kind of slot that stays as it is, since its shape doesn't tell whether
-        a rule selects it.
-
-    Raises:
-        PolicyError: when a rule selects another number of weights than it expects, or multiplies
-            a regularizer that can't be multiplied.
-    """
+    """Goes through a policy's rules in their order; the last one that selects a slot decides."""
     fold = _Fold(slots)
     where = f" of {source}" if source else ""
     unmatched = []
@@ -158,6 +142,8 @@ def decide(
             _check_expected(index, rule, selected, slots, where)
         if not fold.apply(index, rule, selected):
             unmatched.append((index, rule, selected))
+    # Beside the edits: a sentence for each rule without any effect, and one for each kind of slot
+    # that stays as it is, since its shape doesn't tell whether a rule selects it.
     edits, undecided = fold.decided(), _undecided(slots, fold.undecided)
     return edits, [_unmatched(*each, slots, where) for each in unmatched], undecided
 
@@ -304,16 +290,14 @@ def _unmatched(
 
 
 def passed_over(edits: Sequence[Edit]) -> list[str]:
-    """A sentence, or none, on large matrices that no rule decides on while others are penalised.
-
-    One is large that has as many parameters as half of those that are penalised.
-    """
+    """A sentence, or none, on large matrices that no rule decides on while others are penalised."""
     matrices = [
         e for e in edits if _SELECTS_MATRICES((e.role,)) and ndim_selects((">=2",), e.slot.ndims)
     ]
     penalised = [e for e in matrices if e.rule is not None and e.after is not None]
     if not penalised:
         return []
+    # One is large that has as many parameters as half of those that are penalised.
     typical = statistics.median(map(_size, penalised))
     over = [e for e in matrices if e.rule is None and e.after is None and _size(e) >= typical]
     if not over:

@@ -78,12 +78,10 @@ def cut(graph: nx.DiGraph[int]) -> list[Item]:
 
 
 def spans(keys: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Splits a sequence into repeats: where each starts, its length, and how often it stands.
-
-    Short sequences are found first, so that a stage of equal blocks is folded block by block.
-    """
+    """Splits a sequence into repeats: where each starts, its length, and how often it stands."""
     gaps = [(0, len(keys))]
     found: list[tuple[int, int, int]] = []
+    # Short sequences are found first, so that a stage of equal blocks is folded block by block.
     for period in range(1, min(_PERIOD, len(keys) // 2) + 1):
         left = []
         for low, high in gaps:

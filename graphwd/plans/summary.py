@@ -19,37 +19,21 @@ _LARGEST = 3
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Sums over the slots that have something in common.
+    """Sums over the slots that have something in common."""
 
-    Attributes:
-        label: What they have in common.
-        slots: How many slots they are.
-        parameters: The number of scalars in their weights; `None` where a file doesn't tell.
-        share: `parameters` as a part of the model's; `None` where a file doesn't tell.
-        penalised: How many have a regularizer afterwards.
-        edits: How many get another, or lose one, by the plan.
-        dormant: Of the penalised, how many are on frozen weights, which Keras skips,
-        carried: and how many graphwd carries, since no config expresses them.
-        unreached: How many are weights that no config reaches and that stay without a penalty.
-        penalty: What their penalties add to the loss now; `None` where that is not known.
-        planned_penalty: What they add as planned.
-        dormant_penalty: What the dormant ones would add, as planned, once they are unfrozen.
-        largest: The paths of the slots with the largest penalties as planned, and their values.
-    """
-
-    label: str
-    slots: int
-    parameters: int | None
-    share: float | None
-    penalised: int
-    edits: int
-    dormant: int
-    carried: int
-    unreached: int
-    penalty: float | None
-    planned_penalty: float | None
-    dormant_penalty: float | None
-    largest: tuple[tuple[str, float], ...]
+    label: str  # what they have in common
+    slots: int  # how many they are
+    parameters: int | None  # the number of scalars in their weights; `None` where it isn't known
+    share: float | None  # `parameters` as a part of the model's
+    penalised: int  # how many have a regularizer afterwards
+    edits: int  # how many get another, or lose one, by the plan
+    dormant: int  # of the penalised, how many are on frozen weights, which Keras skips
+    carried: int  # of the penalised, how many graphwd carries, since no config expresses them
+    unreached: int  # how many are weights that no config reaches and that stay without a penalty
+    penalty: float | None  # what their penalties add to the loss now; `None` where it isn't known
+    planned_penalty: float | None  # what they add as planned
+    dormant_penalty: float | None  # what the dormant ones would add, as planned, once unfrozen
+    largest: tuple[tuple[str, float], ...]  # paths and values of the largest penalties as planned
 
     def to_dict(self) -> dict[str, Any]:
         """The sums as plain data, for JSON."""
@@ -58,13 +42,10 @@ class Tally:
 
 
 def count_parameters(edits: Iterable[Edit]) -> int | None:
-    """The number of scalars that slots govern; `None` where it isn't known of each of them.
-
-    A regularizer of activations governs none, and doesn't count.
-    """
+    """The number of scalars that slots govern; `None` where it isn't known of each of them."""
     total = None
     for edit in edits:
-        if edit.role == "activity":
+        if edit.role == "activity":  # it governs none
             continue
         if (parameters := edit.slot.parameters) is None:
             return None
@@ -289,11 +270,7 @@ def group(edits: Iterable[Edit]) -> list[Group]:
 
 
 def _pieces(path: str) -> tuple[str, ...]:
-    """A path as fixed texts (at even places) and numbers (at odd ones) that may vary.
-
-    The number that Keras appends to a repeated name (`dense`, `dense_1`) is a piece even where it
-    is absent, so that the first layer of a kind is one of its kind.
-    """
+    """A path as fixed texts (at even places) and numbers (at odd ones) that may vary."""
     pieces: list[str] = [""]
     *names, role = path.split("/")
     for name in names:
@@ -301,6 +278,8 @@ def _pieces(path: str) -> tuple[str, ...]:
         base = name[: suffix.start()] if suffix else name
         first, *rest = _DIGITS.split(base)
         pieces[-1] += first
+        # The number that Keras appends to a repeated name (`dense`, `dense_1`) is a piece even
+        # where it is absent, so that the first layer of a kind is one of its kind.
         pieces += [*rest, suffix.group() if suffix else "", "/"]
     pieces[-1] += role
     return tuple(pieces)

@@ -20,25 +20,17 @@ _TOP: _Block = (math.inf,)
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """A multiple of what earlier rules gave: what `graphwd.times` returns.
+    """A multiple of what earlier rules gave: what `graphwd.times` returns."""
 
-    Attributes:
-        factor: what the penalty is multiplied by; with `blocks`, once for each block that lies
-            between the weight and the top of the model.
-        blocks: the patterns that find a block's number in a path, or `None`.
-    """
-
-    factor: float
-    blocks: tuple[str, ...] | None = None
+    factor: float  # with `blocks`, for each block between the weight and the top of the model
+    blocks: tuple[str, ...] | None = None  # the patterns that find a block's number in a path
 
     def factors(self, paths: Sequence[str], chosen: Sequence[bool]) -> list[float]:
-        """What each slot's penalty is multiplied by, from the paths of all, in their order.
-
-        The distance from the top counts the blocks of the chosen ones alone.
-        """
+        """What each slot's penalty is multiplied by, from the paths of all, in their order."""
         if self.blocks is None:
             return [self.factor] * len(paths)
         blocks = _blocks_of(paths, self.blocks)
+        # The distance from the top counts the blocks of the chosen ones alone.
         levels = sorted({block for block, counts in zip(blocks, chosen, strict=True) if counts})
         distance = {block: len(levels) - 1 - place for place, block in enumerate(levels)}
         return [self.factor ** distance.get(block, 0) for block in blocks]

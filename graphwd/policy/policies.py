@@ -265,40 +265,23 @@ class Policy:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A published training recipe: where weight decay goes, how much, and who says so.
+    """A published training recipe: where weight decay goes, how much, and who says so."""
 
-    Attributes:
-        name: what `Policy.recipe` knows it by.
-        title: one line.
-        source: where it was published: `arXiv:1512.03385`.
-        mechanism: `penalty` (a term of the loss, as graphwd adds it) or `decoupled` (AdamW).
-        weights: the weights that are decayed, in words.
-        quote: the few words of the source that matter; empty where it has none.
-        notes: what follows from code rather than from the paper, and what is uncertain.
-        unit: `weight_decay` or `l2`: the unit in which the source gives the strength.
-        coefficient: the strength in that unit.
-        policy: the `Policy`.
-    """
-
-    name: str
-    title: str
-    source: str
-    mechanism: str
-    weights: str
-    quote: str
-    notes: str
-    unit: str
-    coefficient: float
+    name: str  # what `Policy.recipe` knows it by
+    title: str  # one line
+    source: str  # where it was published: `arXiv:1512.03385`
+    mechanism: str  # `penalty` (a term of the loss, as graphwd adds it) or `decoupled` (AdamW)
+    weights: str  # the weights that are decayed, in words
+    quote: str  # the few words of the source that matter; empty where it has none
+    notes: str  # what follows from code rather than from the paper, and what is uncertain
+    unit: str  # `weight_decay` or `l2`, in which the source gives the strength
+    coefficient: float  # the strength in that unit
     policy: Policy
 
     def with_strength(
         self, *, weight_decay: float | None = None, l2: float | None = None
     ) -> Policy:
-        """The recipe's policy, with another strength, in one of the two units, if one is given.
-
-        Rules of several strengths keep their ratios. A policy with a strength of the caller's is
-        made for whatever mechanism he uses it for.
-        """
+        """The recipe's policy, with another strength, in one of the two units, if one is given."""
         if weight_decay is not None and l2 is not None:
             raise PolicyError("Give weight_decay or l2, not both: weight_decay x is l2 x/2.")
         if weight_decay is not None:
@@ -309,6 +292,8 @@ class Recipe:
             return self.policy
         given = [rule.regularizer for rule in self.policy]
         own = next((each["config"]["l2"] for each in given if each and "l2" in each["config"]), 0)
+        # Rules of several strengths keep their ratios. The mechanism is not the recipe's: the
+        # caller's strength is for whatever mechanism he uses it for.
         return Policy(
             rule
             if old is None  # it removes, or multiplies

@@ -50,11 +50,7 @@ def _stock(class_name: str, config: dict[str, float]) -> dict[str, Any]:
 
 
 def serialize(regularizer: Any) -> dict[str, Any] | None:
-    """The serialized form of whatever a user may give as a regularizer.
-
-    Keras is imported only when it is needed: for a Keras object (whose maker has imported it
-    already) and for an identifier such as `"l2"`.
-    """
+    """The serialized form of whatever a user may give as a regularizer."""
     if regularizer is None:
         return None
     while hasattr(regularizer, "unscaled"):  # while a schedule is on, its base strength is meant
@@ -69,7 +65,7 @@ def serialize(regularizer: Any) -> dict[str, Any] | None:
             )
         return dict(regularizer)
     if isinstance(regularizer, str) or callable(regularizer):
-        import keras
+        import keras  # an identifier needs it; the maker of an object has imported it already
 
         try:
             serialized = keras.regularizers.serialize(keras.regularizers.get(regularizer))
@@ -105,12 +101,10 @@ def once() -> Callable[[Any], Serialized | None]:
 
 
 def normalize(serialized: Serialized | None) -> Any:
-    """A hashable value that is equal for two serialized regularizers that mean the same.
-
-    The same regularizer is written in several ways: with and without `module`, as `L2` or, by
-    Keras 2, as `L1L2` with one factor zero, and with factors that were rounded to float32 on the
-    way (tf_keras writes 0.0001 as 9.999999747378752e-05).
-    """
+    """A hashable value that is equal for two serialized regularizers that mean the same."""
+    # The same regularizer is written in several ways: with and without `module`, as `L2` or, by
+    # Keras 2, as `L1L2` with one factor zero, and with factors that were rounded to float32 on the
+    # way (tf_keras writes 0.0001 as 9.999999747378752e-05).
     if serialized is None:
         return None
     config = serialized.get("config") or {}

@@ -87,12 +87,10 @@ def _condition(value: Any, where: str) -> Ndim:
 
 
 def ndim_selects(conditions: Sequence[Ndim], ndims: Iterable[int]) -> bool | None:
-    """Whether weights have a number of dimensions that is asked for.
-
-    `None` when that can't be said: no number is known, or some of the weights have and some have
-    not, which one regularizer argument can't tell apart.
-    """
+    """Whether weights have a number of dimensions that is asked for; `None` if it isn't known."""
     answers = {any(_holds(condition, ndim) for condition in conditions) for ndim in ndims}
+    # No number is known, or only some of the weights have one that is asked for, which one
+    # regularizer argument can't tell apart.
     return answers.pop() if len(answers) == 1 else None
 
 

@@ -43,21 +43,13 @@ _SUFFIXES = {"keras": (".keras",), "h5": (".h5", ".hdf5")}  # what Keras goes by
 
 
 class Archive:
-    """A saved model that is open for reading; what it is depends on its content, not its name.
-
-    Attributes:
-        source: The file that holds the config.
-        names: What it is made of: members, files; one without a name in a whole-model `.h5` file.
-        configs: Those of `names` that have a config, and are edited.
-        config: The serialized model: what slots are found in. In a `.h5` file it may be in the
-            legacy dialect.
-    """
+    """A saved model that is open for reading; what it is depends on its content, not its name."""
 
     kind: Literal["keras", "h5", "folder"]
-    source: Source
-    names: Collection[str]
-    configs: Collection[str] = (CONFIG,)
-    config: dict[str, Any]
+    source: Source  # the file that holds the config
+    names: Collection[str]  # members or files; one without a name in a whole-model `.h5` file
+    configs: Collection[str] = (CONFIG,)  # the files that hold a config, and are edited
+    config: dict[str, Any]  # what slots are found in; of a `.h5` file perhaps in the legacy dialect
     zip: Zip | None = None
 
     def __init__(self, path: Path, descriptor: int | None = None) -> None:
@@ -245,10 +237,7 @@ class Archive:
     def written(
         self, target: Path, config: Mapping[str, Any], *, overwrite: bool = False
     ) -> Iterator[AbstractContextManager[Archive]]:
-        """Writes a copy with another config, which takes the target's place after the block.
-
-        Within it the copy is complete, and opened by entering what the block is given.
-        """
+        """Writes a copy with another config, which takes the target's place after the block."""
         self._check_suffix(target)
         text = serialize_config(config)
         with replacing(target, overwrite=overwrite, like=self.source.stat) as file:
@@ -259,6 +248,7 @@ class Archive:
             else:
                 self._write_h5(text, file)
             self.source.check_unchanged()
+            # Within the block the copy is complete, and opened by entering what is given here.
             yield _reopened(target, file)
 
     def _check_suffix(self, target: Path) -> None:

@@ -32,11 +32,7 @@ def open_saved(path: Path) -> Archive:
 
 
 class Folder(Archive):
-    """A saved model that is a folder.
-
-    A preset of a task has its config twice, within the task's and by itself: `backbone`, which is
-    `None` elsewhere. Both are edited.
-    """
+    """A saved model that is a folder."""
 
     configs = (CONFIG, _TASK)
 
@@ -47,6 +43,8 @@ class Folder(Archive):
         self._main = _TASK if _TASK in self.names else CONFIG
         self.source = self.opened(self._main)
         self._text, self.config = self._read_config(self._main)
+        # A preset of a task has the backbone's config twice, within the task's and by itself. Both
+        # are edited.
         self.backbone: dict[str, Any] | None = None
         if self._main == _TASK and CONFIG in self.names and self._of_task() is not None:
             self._backbone_text, self.backbone = self._read_config(CONFIG)

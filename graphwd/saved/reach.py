@@ -18,16 +18,13 @@ _STATISTICS = ("BatchNormalization", "SyncBatchNormalization", "Normalization")
 
 @dataclass(frozen=True, slots=True)
 class Unreached:
-    """A layer with stored weights that no slot reaches: how many arrays, parameters and slots.
-
-    A file doesn't tell which arrays its slots reach.
-    """
+    """A layer with stored weights that no slot reaches: how many arrays, parameters and slots."""
 
     path: str
     layer: str
     arrays: int
     parameters: int
-    slots: int
+    slots: int  # a file doesn't tell which arrays they reach
 
     def __str__(self) -> str:
         where = f"{self.path} ({self.layer})" if self.path else f"the model itself ({self.layer})"
@@ -38,19 +35,13 @@ class Unreached:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What a file tells of its weights and its slots.
+    """What a file tells of its weights and its slots."""
 
-    Attributes:
-        arrays: For each slot the stored arrays that it governs; empty where the file doesn't tell.
-        unreached: The layers with weights that no slot reaches.
-        hidden: The number of parameters in them.
-        sizes: The number of parameters of each layer by its path, statistics included.
-    """
-
+    # For each slot the stored arrays that it governs; empty where the file doesn't tell.
     arrays: tuple[tuple[Array, ...], ...]
-    unreached: tuple[Unreached, ...]
-    hidden: int
-    sizes: Mapping[str, int]
+    unreached: tuple[Unreached, ...]  # the layers with weights that no slot reaches
+    hidden: int  # the number of parameters in them, without arrays that a slot is known to govern
+    sizes: Mapping[str, int]  # the number of parameters of each layer by path, with statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +57,12 @@ class _Unit:
 def find_reach(
     config: Mapping[str, Any], slots: Sequence[Slot], arrays: Iterable[Array], legacy: bool
 ) -> Reach:
-    """Finds out which stored arrays the slots of a model govern.
-
-    A `.h5` file (`legacy`) has the names of its arrays. A `.keras` archive numbers those of each
-    layer, in the order in which the layer created them, which is known of Keras's own layers alone.
-    So of the others it is not told which array a slot governs, and they count as reached only when
-    they have a slot for every array; a layer of Keras's own does when it has any slot. Integers,
-    the statistics of normalization layers and the state of optimizers and metrics take no
-    regularizer and don't count.
-    """
+    """Finds out which stored arrays the slots of a model govern."""
     units = _find_units(config)
     find = _LegacyOwners(units) if legacy else _Owners(units)
     stored: list[list[Array]] = [[] for _ in units]
     for array in arrays:
+        # Integers, and the state of optimizers and metrics, take no regularizer.
         owner = find(array) if array.is_float else None
         if owner is not None:
             stored[owner].append(array)
@@ -89,6 +73,8 @@ def find_reach(
             number = _nearest(slot.pointers[0], by_pointer)
             if number is not None:
                 slots_of[number].append(index)
+    # A `.h5` file has the names of its arrays. A `.keras` archive numbers those of each layer
+    # in the order in which it created them, which is known of Keras's own layers alone.
     if legacy:
         governed = dict(_named(config, slots, units, stored, slots_of))
     else:
@@ -98,6 +84,8 @@ def find_reach(
     hidden = 0
     for unit, own, indices in zip(units, stored, slots_of, strict=True):
         count = len(indices)
+        # A layer of Keras's own counts as reached when it has any slot. Of others it is not known
+        # which array a slot governs, so they do when they have a slot for every array.
         lacking = not count if unit.stock else count < len(own)
         if own and lacking and not (unit.stock and unit.layer in _STATISTICS):
             parameters = sum(array.parameters for array in own)

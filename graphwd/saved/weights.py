@@ -97,20 +97,15 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A stored array.
-
-    Attributes:
-        dtype: As Keras names it where it stores another one, `stored` (`bfloat16`).
-        owners: The names of the saved objects around it, outermost first; where the file doesn't
-            tell them, the groups' names.
-        named: Whether the file tells the name of the object that owns it.
-    """
+    """A stored array."""
 
     path: str
     shape: tuple[int, ...]
-    dtype: str
+    dtype: str  # as Keras names it where it stores another one, `stored` (`bfloat16`)
+    # The names of the saved objects around it, outermost first; where the file doesn't tell them,
+    # the groups' names.
     owners: tuple[str, ...]
-    named: bool
+    named: bool  # whether the file tells the name of the object that owns it
     stored: np.dtype[Any]
     id: h5d.DatasetID
     window: Window
@@ -159,12 +154,10 @@ class Array:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What an HDF5 file of weights holds: its arrays by path.
+    """What an HDF5 file of weights holds: its arrays by path."""
 
-    A legacy file is loaded by the order of its lists: so its arrays are here by their layer and
-    their place in its list of weights, and `orders` has its lists of layers by their group.
-    """
-
+    # A legacy file is loaded by the order of its lists: so its arrays are here by their layer and
+    # their place in its list of weights, and `orders` has its lists of layers by their group.
     arrays: dict[str, Array]
     orders: dict[str, list[str]]
 

@@ -23,12 +23,7 @@ _UTF8 = 0x800
 
 
 class Zip:
-    """What a zip file holds, read strictly: what no Keras archive holds is refused.
-
-    Attributes:
-        members: The `zipfile.ZipInfo` of each member by its name, in the order of the index.
-        data: Where each member's bytes begin in the file.
-    """
+    """What a zip file holds, read strictly: what no Keras archive holds is refused."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -38,8 +33,8 @@ class Zip:
             raise self._unreadable(reason(error)) from error
         except (struct.error, zipfile.BadZipFile) as error:
             raise self._unreadable(str(error)) from error
-        self.members: dict[str, zipfile.ZipInfo] = {}
-        self.data: dict[str, int] = {}
+        self.members: dict[str, zipfile.ZipInfo] = {}  # in the order of the index
+        self.data: dict[str, int] = {}  # where each member's bytes begin in the file
         self._check_end()
         for member in self._zip.infolist():
             if member.filename in self.members:

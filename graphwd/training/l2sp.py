@@ -77,9 +77,5 @@ class L2SP(_Regularizer):  # type: ignore[misc] # Keras has no types
         return made
 
     def get_config(self) -> dict[str, float]:
-        """The strength; starts are kept by the layers.
-
-        Returns:
-            A dict.
-        """
+        """The strength; starts are kept by the layers."""
         return {"strength": self.strength}

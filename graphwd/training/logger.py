@@ -80,11 +80,7 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
         self._fitting = False
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Looks which weights have penalties, and compiles their sum.
-
-        Args:
-            logs: Not used.
-        """
+        """Looks which weights have penalties, and compiles their sum."""
         self._fitting = True
         self._before = None
         if self.model.built:
@@ -92,22 +88,12 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
             self._penalties()  # compiles it now rather than in an epoch
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Computes the penalty before the epoch.
-
-        Args:
-            epoch: Not used.
-            logs: Not used.
-        """
+        """Computes the penalty before the epoch."""
         # not the value of the last epoch's end: callbacks may have changed weights since
         self._before = self._penalties()["penalty"] if self._compute is not None else None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Adds the penalties to the logs.
-
-        Args:
-            epoch: Not used.
-            logs: The dict that all callbacks get.
-        """
+        """Adds the penalties to the logs."""
         if logs is None:
             return
         if self._compute is None:  # the model was not built until the first batch
@@ -120,19 +106,11 @@ class PenaltyLogger(_Callback):  # type: ignore[misc] # Keras has no types
         logs.update(penalties)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Ends what `on_train_begin` began.
-
-        Args:
-            logs: Not used.
-        """
+        """Ends what `on_train_begin` began."""
         self._fitting = False
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Adds the penalties to the logs of `evaluate`, but not of validation within `fit`.
-
-        Args:
-            logs: The dict that all callbacks get.
-        """
+        """Adds the penalties to the logs of `evaluate`, but not of validation within `fit`."""
         if self._fitting or logs is None:
             return
         self._prepare()

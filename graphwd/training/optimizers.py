@@ -188,11 +188,9 @@ def several(
     loss_scale_factor: float | None,
     global_clipnorm: float | None,
 ) -> Any:
-    """Several optimizers as one, by patterns of paths; `starts` are optimizers and pairs of these.
-
-    An optimizer with pairs of weights and `Start`s decays the weights towards these.
-    """
+    """Several optimizers as one, by patterns of paths; `starts` are optimizers with pairs."""
     mapped = keras.optimizers.OptimizerMap(default, dict(optimizers))
+    # An optimizer with pairs of weights and `Start`s decays the weights towards these.
     pairs = {id(leaf): found for leaf, found in starts}
     if pairs:
         order = [*optimizers.values(), default]

@@ -38,13 +38,10 @@ class VariablePath:
 
 
 def regular_expressions(groups: Mapping[Group, Sequence[VariablePath]]) -> dict[Group, str]:
-    """One regular expression for each group of variables, which no other group's path matches.
-
-    The model's own name at the front of a path, and numbers in names that no config has, differ
-    where a file is loaded, and so may the names of layers around one in a wrapper. So each variable
-    is told by as little of its path's end as tells its group, the name of a layer at least, and
-    without such numbers if that is enough.
-    """
+    """One regular expression for each group of variables, which no other group's path matches."""
+    # Where a file is loaded, the front of a path may differ, and numbers in names of no config. So
+    # each variable is told by as little of its path's end as tells its group, the name of a layer
+    # at least, and without such numbers if that is enough.
     exact, plain = _owners(groups, numbered=True), _owners(groups, numbered=False)
     found: dict[Group, str] = {}
     for group, places in groups.items():

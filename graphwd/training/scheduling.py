@@ -103,11 +103,7 @@ class StrengthScheduler(_Callback):  # type: ignore[misc] # Keras has no types
         return float(keras.ops.convert_to_numpy(self._at(self._steps.value)))
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Puts the factor into the penalties and the optimizer, and has the step compiled anew.
-
-        Args:
-            logs: Not used.
-        """
+        """Puts the factor into the penalties and the optimizer, and has the step compiled anew."""
         model = self.model
         if not model.built:
             raise GraphwdError(
@@ -144,52 +140,30 @@ class StrengthScheduler(_Callback):  # type: ignore[misc] # Keras has no types
         _recompile(model)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Asks the schedule for the factor of the epoch.
-
-        Args:
-            epoch: The number of the epoch, from 0.
-            logs: Not used.
-        """
+        """Asks the schedule for the factor of the epoch."""
         if self.every == "epoch":
             value = self.schedule(epoch, self._factor) if self._pair else self.schedule(epoch)
             self._factor = _checked(value, f"epoch {epoch}")
         self._show()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Adds the factor to the logs.
-
-        Args:
-            epoch: Not used.
-            logs: The dict that all callbacks get.
-        """
+        """Adds the factor to the logs."""
         if logs is not None:
             logs[self.name] = self.factor
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Lets validation count no steps.
-
-        Args:
-            logs: Not used.
-        """
+        """Lets validation count no steps."""
         if "advance" in self._states:
             self._states["advance"].state.assign(0)
             self._show()
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Lets training count steps again.
-
-        Args:
-            logs: Not used.
-        """
+        """Lets training count steps again."""
         if "advance" in self._states:
             self._states["advance"].state.assign(1)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Gives penalties and optimizer their base strengths back.
-
-        Args:
-            logs: Not used.
-        """
+        """Gives penalties and optimizer their base strengths back."""
         if self in vars(self.model).get(_SCHEDULERS, []):
             _end(self.model)
         self._states = {}

@@ -30,13 +30,10 @@ def is_functional(layer: Any) -> bool:
 
 
 def is_graph(layer: Any) -> bool:
-    """Whether a layer is a model that is nothing but its layers, to be cloned one by one.
-
-    That is a `Sequential`, or a Functional model whose class adds neither a constructor nor a
-    `get_config` of its own.
-    """
+    """Whether a layer is a model that is nothing but its layers, to be cloned one by one."""
     if type(layer) is keras.Sequential:
         return True
+    # Its class has Functional's `get_config`, and a constructor that takes the same arguments.
     return (
         is_functional(layer)
         and type(layer).get_config is Functional.get_config
@@ -139,11 +136,9 @@ def paired_calls(graph: Any, clone: Any) -> list[tuple[Any, Any]]:
 
 
 def order_calls(calls: Sequence[tuple[Any, Any]], graphs: Sequence[Any]) -> None:
-    """Puts the calls of shared layers into the order in which the originals were called.
-
-    `clone_model` walks a graph by depth, so a layer that is called twice may get its calls in
-    the other order; a saved model refers to calls by number.
-    """
+    """Puts the calls of shared layers into the order in which the originals were called."""
+    # `clone_model` walks a graph by depth, so a layer that is called twice may get its calls in
+    # the other order; a saved model refers to calls by number.
     numbers: dict[int, dict[int, int]] = {}
     place: dict[int, int] = {}
     for ours, theirs in calls:
@@ -177,11 +172,8 @@ def order_calls(calls: Sequence[tuple[Any, Any]], graphs: Sequence[Any]) -> None
 
 
 def wiring(model: Any) -> list[tuple[str, list[Any]]]:
-    """The calls of a Functional model in their order: class name, and flat arguments.
-
-    A tensor of the graph is told by its place: the number of the operation that made it, of the
-    call, and of the output. Calls of the same layers outside of the model don't count.
-    """
+    """The calls of a Functional model in their order: class name, and flat arguments."""
+    # Calls of the same layers outside of the model don't count.
     calls = {
         id(operation): [
             node
@@ -194,6 +186,7 @@ def wiring(model: Any) -> list[tuple[str, list[Any]]]:
 
     def told(argument: Any) -> Any:
         if isinstance(argument, keras.KerasTensor):
+            # A tensor is told by the numbers of its operation, of the call, and of the output.
             operation, node, index = argument._keras_history
             call = operation._inbound_nodes[node]
             own = calls.get(id(operation), [])

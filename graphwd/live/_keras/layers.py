@@ -57,11 +57,7 @@ def sublayers(layer: Any) -> list[Any]:
 
 
 def own_variables(layer: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    """A layer's own variables without its sublayers': weights, statistics and other state.
-
-    Weights are what was created trainable, also while frozen; other state is that of seed
-    generators and metrics.
-    """
+    """A layer's own variables without its sublayers': weights, statistics and other state."""
     state = [
         generator.state
         for generator in layer._seed_generators
@@ -69,6 +65,7 @@ def own_variables(layer: Any) -> tuple[list[Any], list[Any], list[Any]]:
     ]
     for metric in layer._metrics:
         state.extend(metric.variables)
+    # Weights are what was created trainable, also while frozen.
     return list(layer._trainable_variables), list(layer._non_trainable_variables), state
 
 

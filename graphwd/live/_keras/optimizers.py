@@ -7,14 +7,12 @@ from typing import Any
 
 
 class OwnDecay:
-    """Mixed into an optimizer's class, whose own `decay_weights` decays where Keras would.
-
-    That is before the update, and only in steps that update.
-    """
+    """Mixed into an optimizer's class, whose own `decay_weights` decays where Keras would."""
 
     decay_weights: Any
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        # Keras calls it before the update, and only in steps that update.
         self.decay_weights(variables)
 
 

@@ -34,24 +34,16 @@ _AFFORDABLE = 10**8
 
 @dataclass
 class Carried:
-    """What one layer carries.
+    """What one layer carries."""
 
-    Attributes:
-        penalties: One plain dict for each penalty, as `penalty` makes it or a config has it.
-        weights: The fingerprint of the weights that the penalties were recorded for.
-        variables: The penalties' variables, once they exist. They are not kept alive:
-            quantization frees the variables that it replaces.
-        reloaded: What `as_saved` remembers: a fingerprint of the layer's weights, then that of
-            those which a file brings back, where each of them stands, and the layers that it
-            brings back.
-        starts: The `starts.Kept` of its weights, or `None`.
-    """
-
-    penalties: list[dict[str, Any]]
-    weights: str
+    penalties: list[dict[str, Any]]  # one for each, as `penalty` makes it or a config has it
+    weights: str  # the fingerprint of the weights that the penalties were recorded for
+    # The penalties' variables, once they exist; quantization frees those that it replaces.
     variables: list[weakref.ref[Any]] | None = None
+    # What `as_saved` remembers: a fingerprint of the layer's weights, then that of those which a
+    # file brings back, where each of them stands, and the layers that it brings back.
     reloaded: tuple[str, str, dict[Address, int], set[tuple[tuple[str, ...], int]]] | None = None
-    starts: Any = None
+    starts: Any = None  # the `starts.Kept` of its weights, or `None`
 
 
 def penalty(
@@ -70,11 +62,9 @@ def penalty(
 
 
 def fingerprint(weights: Sequence[walk.Weight]) -> str:
-    """A short text that differs when any weight's place, owner's class, name or shape does.
-
-    Left out is what differs between processes: names of layers, the numbers in names, and the
-    order of the weights of one layer.
-    """
+    """A short text that differs when any weight's place, owner's class, name or shape does."""
+    # Left out is what differs between processes: names of layers, the numbers in names, and the
+    # order of the weights of one layer.
     owners: dict[int, list[Any]] = {}
     for weight in weights:
         own = owners.setdefault(id(weight.owner), [list(weight.layers), []])
@@ -112,15 +102,13 @@ def current(layer: Any, carried: Carried) -> list[dict[str, Any]]:
 def as_saved(
     layer: Any, carried: Carried, rebuild: Callable[[bool], Any]
 ) -> tuple[str, list[dict[str, Any]]]:
-    """What a layer's config has of its penalties, so that they fit the layer that is loaded.
-
-    A layer is loaded as its config tells, which may be otherwise than it is: LoRA inside a
-    composite layer is merged, a block that was added later is not there. Whether that is so is
-    found out by building the layer anew, once for the weights that it has.
-    """
+    """What a layer's config has of its penalties, so that they fit the layer that is loaded."""
     if carried.variables is None:
         return carried.weights, current(layer, carried)
     weights = fingerprint(walk.weights(layer))
+    # A layer is loaded as its config tells, which may be otherwise than it is: LoRA inside a
+    # composite layer is merged, a block that was added later is not there. Whether that is so is
+    # found out by building the layer anew, once for the weights that it has.
     if carried.reloaded is None or carried.reloaded[0] != weights:
         with _keras.unchanged_globals():
             size = sum(math.prod(_keras.shape_of(variable)) for variable in layer.weights)

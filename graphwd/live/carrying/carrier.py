@@ -69,13 +69,11 @@ class Carrier:
         return _loaded(base_class(cls), config, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        """The layer's own config and, under two more keys, the penalties.
-
-        `Layer.__new__` refuses the key `cls`: the layer's class can't drop them unnoticed.
-        """
+        """The layer's own config and, under two more keys, the penalties."""
         weights, penalties = _as_saved(self)
         return {
             **plain_config(self),
+            # `Layer.__new__` refuses this key, so that the layer's class can't drop the penalties.
             GUARD: _REFUSAL,
             CARRIED: {
                 "class": _keras.identity(base_class(type(self))),
@@ -204,10 +202,7 @@ def attach(
     weights: str,
     kept: starts.Kept | None = None,
 ) -> Any:
-    """Makes a layer carry penalties, in place of those that it carries already.
-
-    With no penalties the layer has its own class afterwards.
-    """
+    """Makes a layer carry other penalties than before; with none it is of its own class again."""
     detach(layer)
     if not penalties and kept is None:
         return layer
@@ -242,13 +237,10 @@ def settle(layer: Any, *, complete: bool = False) -> None:
 
 
 def hand_down(layer: Any) -> None:
-    """Lets the layers inside of a layer keep their penalties by themselves, too.
-
-    The layer carries what its config leaves out, but a user may take what is inside of it by itself
-    (`distiller.student`), or into another model (`keras.Model(backbone.inputs,
-    backbone.layers[-2].output)`), which is saved layer by layer. So each has what its variables
-    have: Keras's own layers in their attributes, others by carrying it.
-    """
+    """Lets the layers inside of a layer keep their penalties by themselves, too."""
+    # The layer carries what its config leaves out, but a user may take what is inside of it by
+    # itself (`distiller.student`), or into another model, which is saved layer by layer. So each
+    # has what its variables have: Keras's own layers in attributes, others by carrying it.
     if walk.is_stock(layer):
         return
     stack = _keras.sublayers(layer)

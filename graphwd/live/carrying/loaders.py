@@ -15,20 +15,14 @@ _NAME = "Carrier"
 
 
 class Loader:
-    """What Keras finds under the name that a carrying layer was saved with; it makes the layer.
+    """What Keras finds under the name that a carrying layer was saved with; it makes the layer."""
 
-    It is no class, though it passes for one where it has to (`issubclass`, `==`): Keras's registry
-    keeps for ever what it holds, and keras-hub takes every class in it that fits.
-
-    Attributes:
-        load: Makes a layer of the class `base`, or of any for `None`, from a config.
-        base: The class of the layers that it loads; `None` for the one that loads any.
-    """
-
+    # No class, though it passes for one where it has to (`issubclass`, `==`): Keras's registry
+    # keeps for ever what it holds, and keras-hub takes every class in it that fits.
     __name__ = _NAME
 
     def __init__(self, load: Callable[[Any, dict[str, Any]], Any], base: Any = None) -> None:
-        self.load = load
+        self.load = load  # makes a layer of the class `base`, or of any for `None`, from a config
         self.base = base
 
     @property
@@ -66,11 +60,9 @@ def register(load: Callable[[Any, dict[str, Any]], Any]) -> None:
 
 
 def register_presets() -> None:
-    """Gives each model class of keras-hub a name of its own to be carried under.
-
-    A preset is loaded by the class that its name stands for: `BertBackbone.from_preset` takes
-    none that isn't a BertBackbone.
-    """
+    """Gives each model class of keras-hub a name of its own to be carried under."""
+    # A preset is loaded by the class that its name stands for: `BertBackbone.from_preset` takes
+    # none that isn't a BertBackbone.
     stack: list[Any] = list(_preset_classes())
     while stack:
         base = stack.pop()

@@ -16,12 +16,8 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def serialize_layer(layer: Any, *, calls: bool = True) -> dict[str, Any]:
-    """A layer or model as Keras serializes it, but for how it is compiled and what graphwd carries.
-
-    Compile state may hold what can't be serialized, and a rewrite does not need it. A layer that
-    can't tell its config stands there with its class and its name alone, and a graph whose calls
-    can't be told with its layers alone: both are compared as objects.
-    """
+    """A layer as Keras serializes it, but for how it is compiled and what graphwd carries."""
+    # Compile state may hold what can't be serialized, and a rewrite does not need it.
     with warnings.catch_warnings(), carrier.untold():
         warnings.simplefilter("ignore")  # Keras warns of every lambda, which is not at issue here
         return _serialized(layer, calls)
@@ -41,6 +37,7 @@ def _serialized(layer: Any, calls: bool) -> dict[str, Any]:
         if build_config is not None:
             serialized["build_config"] = _as_data(build_config)
     except Exception:  # noqa: BLE001 # a get_config may raise anything, and is not needed
+        # A layer that can't tell its config is compared as an object.
         return {**_keras.identity(cls), "config": {"name": layer.name}}
     if not _keras.is_graph(layer) and _holds_carrier(layer):
         return strip_carried(serialized)
@@ -74,6 +71,7 @@ def _graph_config(model: Any, calls: bool) -> dict[str, Any]:
     try:
         return _keras.graph_config(model, members, calls=calls)
     except Exception:  # noqa: BLE001 # a call may have arguments that can't be serialized
+        # The graph is compared as an object.
         return _keras.graph_config(model, members, calls=False)
 
 

@@ -50,14 +50,11 @@ class Unordered(Uncopied):
 
 
 class ObjectCopier:
-    """One copy in progress.
-
-    Attributes:
-        copies: Maps the id of an original to its copy. An object is copied once, wherever it hangs.
-    """
+    """One copy in progress."""
 
     def __init__(self) -> None:
-        # The global generators, which a copy draws from as its original does.
+        # By the id of the original, which is copied once, wherever it hangs. The global generators
+        # stay themselves, since a copy draws from them as its original does.
         self.copies: dict[int, Any] = {id(each): each for each in _GLOBAL}
         self._originals: list[Any] = []  # alive, so that their ids stay their own
         self._identifying: dict[int, Any] = {}
