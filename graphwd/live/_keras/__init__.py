@@ -13,6 +13,7 @@
 | `Layer._remat_mode`, `Trainer._run_eagerly`, `._jit_compile`, `._distribute_strategy` | how a layer computes, which no config tells | not compared |
 | `global_state` | names' counters as they were before a rewrite | import error |
 | TensorFlow's `Function._clone`, `MutableHashTable._default_value`, `_DictWrapper._update_snapshot`, `_self_unconditional_*` | a function, a table and a tracked dict of their own for a copy | attribute error |
+| PyTorch's `Tensor._backward_hooks`, `._post_accumulate_grad_hooks` | a copied weight whose gradients are masked as its original's | no hook is copied |
 """  # noqa: E501 # a table row can't be broken
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ try:
     from graphwd.live._keras.layers import changed_inside as changed_inside
     from graphwd.live._keras.layers import dtype_of as dtype_of
     from graphwd.live._keras.layers import empty_table as empty_table
+    from graphwd.live._keras.layers import give_hooks as give_hooks
     from graphwd.live._keras.layers import hide_states as hide_states
     from graphwd.live._keras.layers import identity as identity
     from graphwd.live._keras.layers import initialize as initialize

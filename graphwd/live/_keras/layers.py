@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -96,6 +96,14 @@ def initialize(variable: Any, tensor: Any, trainable: bool) -> None:
     now, variable._trainable = variable._trainable, trainable  # which layers change afterwards
     variable._initialize(tensor)
     variable._trainable = now
+
+
+def give_hooks(source: Any, target: Any, copy: Callable[[Any], Any]) -> None:
+    """Registers copies of the hooks on a tensor of PyTorch's, such as one that masks gradients."""
+    for kind in ("backward", "post_accumulate_grad"):
+        register = "register_hook" if kind == "backward" else f"register_{kind}_hook"
+        for hook in (getattr(source, f"_{kind}_hooks", None) or {}).values():
+            getattr(target, register)(copy(hook))
 
 
 def traced_anew(function: Any, python_function: Any) -> Any:

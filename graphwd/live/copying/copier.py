@@ -124,6 +124,7 @@ class Copier(ObjectCopier):
             _keras.set_value(copy, self.copies[id(value)])
         else:
             backends.give_value(original, copy)
+            _keras.give_hooks(value, _keras.value_of(copy), self.copy)
             self._noted(value, _keras.value_of(copy))
         return copy
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import dis
 import functools
 import operator
 import random
+import sys
 import threading
 import types
 import weakref
@@ -185,9 +187,8 @@ class ObjectCopier:
         return copy
 
     def _function(self, original: Any) -> Any:
-        """The function; where it holds something of the model, one that holds the copy of that."""
-        held = (original.__closure__, original.__defaults__, original.__kwdefaults__)
-        if not (any(held) or vars(original)) or not reachable.holds(original):
+        """The function; where it holds what can change, one that holds the copy of that."""
+        if _stays(original) or (_is_global(original) and not reachable.holds(original)):
             return original
         closure = original.__closure__ or ()
         cells = [self.copies.get(id(cell)) or types.CellType() for cell in closure]
@@ -294,3 +295,33 @@ class ObjectCopier:
 def _refuse_layers(original: Any) -> None:
     if sum(isinstance(item, keras.Layer) for item in original) > 1:
         raise Unordered(original, "its layers come in another order there; keep them in a list")
+
+
+def _is_global(function: Any) -> bool:
+    """Whether a module has a function under its name, which then is code, and no model's state."""
+    module = sys.modules.get(function.__module__)
+    return getattr(module, function.__qualname__, None) is function
+
+
+def _stays(value: Any, seen: tuple[int, ...] = ()) -> bool:
+    """Whether an object is sure to lead to nothing that can change."""
+    cls = type(value)
+    if cls in ATOMS or id(value) in seen or issubclass(cls, SHARED):
+        return True
+    seen = (*seen, id(value))
+    if cls in (tuple, frozenset):
+        return all(_stays(item, seen) for item in value)
+    if cls is not types.FunctionType or _rebinds(value.__code__):
+        return False
+    cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+    held = (value.__defaults__, *cells, *(value.__kwdefaults__ or {}).values())
+    return all(_stays(each, seen) for each in (*held, *vars(value).values()))
+
+
+@functools.cache
+def _rebinds(code: types.CodeType) -> bool:
+    """Whether a function gives a `nonlocal` variable another value."""
+    return any(
+        instruction.opname == "STORE_DEREF" and instruction.argval in code.co_freevars
+        for instruction in dis.get_instructions(code)
+    ) or any(_rebinds(inner) for inner in code.co_consts if isinstance(inner, types.CodeType))

@@ -12,7 +12,7 @@ import numpy as np
 from graphwd.errors import ModelError
 from graphwd.live import _keras, backends, walk
 from graphwd.live.carrying import carrier
-from graphwd.live.copying import reachable
+from graphwd.live.copying import reachable, undoing
 from graphwd.live.proving import attributes
 from graphwd.live.survey import Survey, places
 from graphwd.plans.plan import Plan
@@ -278,8 +278,7 @@ def _titled(value: Any) -> str:
 def output_differences(original: Any, copy: Any, compared: dict[str, int]) -> list[str]:
     """Where two models give other outputs on generated inputs."""
     inputs = keras.tree.map_structure(_example, _inputs(original))
-    one = keras.tree.flatten(original(inputs, training=False))
-    two = keras.tree.flatten(copy(inputs, training=False))
+    one, two = (_outputs(model, inputs) for model in (original, copy))
     compared["outputs"] = len(one)
     problems = []
     for index, (ours, theirs) in enumerate(zip(one, two, strict=True)):
@@ -290,6 +289,16 @@ def output_differences(original: Any, copy: Any, compared: dict[str, int]) -> li
         ):
             problems.append(f"output {index} differs on generated inputs")
     return problems
+
+
+def _outputs(model: Any, inputs: Any) -> list[Any]:
+    """A model's outputs, without a trace of the call in its seeds and counters."""
+    state = [each for each in model.variables if not each.trainable]
+    before = [keras.ops.copy(each) for each in state]
+    outputs = undoing.called(model, inputs, training=False)
+    for variable, value in zip(state, before, strict=True):
+        variable.assign(value)
+    return list(keras.tree.flatten(outputs))
 
 
 def _inputs(model: Any) -> Any:

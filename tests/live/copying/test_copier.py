@@ -194,3 +194,15 @@ def test_what_was_frozen_learns_once_it_is_unfrozen():
         each.train_on_batch(X, X[:, :1])
     assert same(model.get_weights(), copy.get_weights())
     assert not any(map(same, before, copy.get_weights()))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="a hook is PyTorch's")
+def test_hooks_on_weights_come_along():
+    model = dense()
+    model.layers[0].kernel.value.register_hook(lambda gradient: gradient * 0)
+    copy = copied(model)
+    for each in (model, copy):
+        each.zero_grad()
+        keras.ops.sum(each(X)).backward()
+        assert not each.layers[0].kernel.value.grad.any()
+        assert each.layers[0].bias.value.grad.any()

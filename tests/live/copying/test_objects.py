@@ -226,3 +226,47 @@ def test_layers_in_a_set_are_refused():
         graphwd.rewrite(model, keras.regularizers.L2(1e-2))
     graphwd.rewrite(model, keras.regularizers.L2(1e-2), in_place=True)
     assert len(model.losses) == 4
+
+
+def noise():
+    generator = np.random.default_rng(0)
+    return lambda: float(generator.normal())
+
+
+def counter():
+    count = 0
+
+    def counted():
+        nonlocal count
+        count += 1
+        return count
+
+    return counted
+
+
+def history():
+    calls = []
+
+    def called(_calls=calls):
+        calls.append(1)
+        return len(_calls)
+
+    return called
+
+
+@pytest.mark.parametrize("make", [noise, counter, history])
+def test_the_state_of_a_closure_is_the_copys_own(make):
+    function, expected = make(), make()
+    copy = held_by_copy(function)
+    ours = [expected() for _ in range(3)]
+    assert [copy() for _ in range(3)] == ours
+    assert [function() for _ in range(3)] == ours
+
+
+def test_a_function_without_state_is_shared():
+    def recursive(number):
+        return number and recursive(number - 1)
+
+    scale = 3
+    for function in (recursive, lambda x: x * scale, functools.wraps(noise)(lambda: scale), noise):
+        assert held_by_copy(function) is function

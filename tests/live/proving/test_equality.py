@@ -194,3 +194,29 @@ def test_the_state_of_a_module_of_pytorch_counts():
     assert graphwd.verify(model, rewritten, "l2").ok
     rewritten.get_layer("held").held["norm"].running_mean += 1
     assert_refused(graphwd.verify(model, rewritten, "l2"), "held")
+
+
+class Noise(layers.Layer):
+    """Draws in inference, too, and counts its calls."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(3)
+        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False, name="count")
+        self.calls = []
+
+    def call(self, inputs):
+        self.count.assign(self.count + 1)
+        self.calls.append(1)
+        return inputs + keras.random.normal((4,), seed=self.seed_generator)
+
+
+def test_comparing_outputs_leaves_no_trace():
+    model = keras.Sequential([keras.Input((4,)), Noise(name="noise"), layers.Dense(2)])
+    before = [oracle.array(variable).copy() for variable in model.variables]
+    calls = len(model.get_layer("noise").calls)
+    rewritten = graphwd.rewrite(model, POLICY, verify="outputs")
+    for each in (model, rewritten):
+        for variable, value in zip(each.variables, before, strict=True):
+            assert np.array_equal(oracle.array(variable), value), variable.path
+        assert len(each.get_layer("noise").calls) == calls
