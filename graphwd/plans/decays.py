@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ class Optimizer:
     leaves_out: str = ""  # the pattern of names that it was told to exclude
     excludes: bool = False  # whether it was told to exclude anything, by name or by variable
     towards_start: bool = False  # whether its decay leads to where weights started, and not to 0
+    vector_patterns: tuple[str, ...] = ()  # of the paths of matrices that Muon leaves to AdamW, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +213,16 @@ def _optimizers(serialized: Any, pattern: str = "") -> tuple[Optimizer, ...]:
         )
     decay = config.get("weight_decay")
     vector = config.get("adam_weight_decay")
+    excluded = [each for each in config.get("exclude_layers") or () if isinstance(each, str)]
+    if config.get("exclude_embeddings"):
+        excluded.append("(?i)embedding")
     return (
         Optimizer(
             serialized["class_name"].rpartition(">")[2],
             float(decay) if isinstance(decay, (int, float)) else 0.0,
             float(vector) if isinstance(vector, (int, float)) else None,
             pattern,
+            vector_patterns=tuple(excluded),
         ),
     )
 
@@ -245,12 +250,15 @@ def _stored(slot: Slot, optimizers: Sequence[Optimizer]) -> Decay:
     chosen, variable = None, names[0]
     for each in optimizers:
         for name in names:
-            if chosen is None and each.pattern and re.fullmatch(each.pattern, name):
+            if chosen is None and each.pattern and _matches(re.fullmatch, each.pattern, name):
                 chosen, variable = each, name
     if chosen is None:
         chosen = next((o for o in optimizers if not o.pattern), optimizers[0])
     decay, reason = chosen.decay, ""
-    if chosen.vector_decay is not None and slot.shapes and len(slot.shapes[0]) != 2:
+    if chosen.vector_decay is not None and (
+        (slot.shapes and len(slot.shapes[0]) != 2)
+        or any(_matches(re.search, pattern, variable) for pattern in chosen.vector_patterns)
+    ):
         decay = chosen.vector_decay
     if len(optimizers) > 1:
         reason = "its optimizer's" if chosen.pattern else "the other weights' optimizer"
@@ -259,3 +267,11 @@ def _stored(slot: Slot, optimizers: Sequence[Optimizer]) -> Decay:
     if slot.frozen:
         decay, reason = 0.0, "frozen"
     return Decay(slot.path, slot.role, variable, slot.regularizer, slot.frozen, decay, reason)
+
+
+def _matches(match: Callable[[str, str], Any], pattern: str, path: str) -> bool:
+    """Whether a pattern from a file matches, which may be none at all."""
+    try:
+        return match(pattern, path) is not None
+    except re.error:
+        return False

@@ -30,6 +30,44 @@ def test_a_file_tells_what_the_loaded_model_does(name, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("exclude_embeddings", [True, False])
+def test_a_file_tells_what_muon_leaves_to_adamw(exclude_embeddings, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((3,), dtype="int32"),
+            keras.layers.Embedding(5, 4, name="Embedding"),
+            keras.layers.Dense(4, name="dense"),
+            keras.layers.Dense(2, name="head"),
+        ]
+    )
+    muon = keras.optimizers.Muon(
+        weight_decay=0.5,
+        adam_weight_decay=0.25,
+        exclude_layers=["head", "("],
+        exclude_embeddings=exclude_embeddings,
+    )
+    model.compile(muon, "mse")
+    stored = {
+        weight["path"]: weight["decay"]
+        for weight in saved(model, tmp_path / "model.keras").to_dict()["decays"]
+    }
+    assert stored == {
+        "Embedding/embeddings": 0.25 if exclude_embeddings else 0.5,
+        "dense/kernel": 0.5,
+        "dense/bias": 0.25,
+        "head/kernel": 0.25,
+        "head/bias": 0.25,
+    }
+    muon.exclude_layers.remove("(")  # which Keras itself does not forgive
+    live = graphwd.inspect(model).to_dict()["decays"]
+    assert stored == {weight["path"]: weight["decay"] for weight in live}
+
+
+def saved(model, path):
+    model.save(path)
+    return graphwd.inspect(path)
+
+
 def compiled(optimizer, policy=None):
     model = small_model() if policy is None else graphwd.rewrite(small_model(), policy)
     model.compile(optimizer, "mse")
