@@ -246,9 +246,8 @@ def hand_down(layer: Any) -> None:
     stack = _keras.sublayers(layer)
     while stack:
         member = stack.pop()
-        if _keras.is_graph(member) or not walk.is_stock(member):
-            stack += _keras.sublayers(member)
         if _keras.is_graph(member):
+            stack += _keras.sublayers(member)
             continue
         weights = walk.weights(member)
         records = []
@@ -268,6 +267,8 @@ def hand_down(layer: Any) -> None:
             records = []
         if records != carried_penalties(member) or (is_carrier(member) and not records):
             attach(member, records, fingerprint(weights))
+        if not records and not walk.is_stock(member):  # what carries hands down by itself
+            stack += _keras.sublayers(member)
 
 
 def snapshot(layer: Any) -> Callable[[], None]:
