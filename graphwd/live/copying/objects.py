@@ -188,7 +188,7 @@ class ObjectCopier:
 
     def _function(self, original: Any) -> Any:
         """The function; where it holds what can change, one that holds the copy of that."""
-        if _stays(original) or (_is_global(original) and not reachable.holds(original)):
+        if _stays(original) or (_is_known(original) and not reachable.holds(original)):
             return original
         closure = original.__closure__ or ()
         cells = [self.copies.get(id(cell)) or types.CellType() for cell in closure]
@@ -297,10 +297,13 @@ def _refuse_layers(original: Any) -> None:
         raise Unordered(original, "its layers come in another order there; keep them in a list")
 
 
-def _is_global(function: Any) -> bool:
-    """Whether a module has a function under its name, which then is code, and no model's state."""
+def _is_known(function: Any) -> bool:
+    """Whether a module or Keras has a function under its name: then it is code, not state."""
     module = sys.modules.get(function.__module__)
-    return getattr(module, function.__qualname__, None) is function
+    return (
+        getattr(module, function.__qualname__, None) is function
+        or keras.saving.get_registered_name(function) != function.__name__
+    )
 
 
 def _stays(value: Any, seen: tuple[int, ...] = ()) -> bool:
@@ -311,7 +314,7 @@ def _stays(value: Any, seen: tuple[int, ...] = ()) -> bool:
     seen = (*seen, id(value))
     if cls in (tuple, frozenset):
         return all(_stays(item, seen) for item in value)
-    if cls is not types.FunctionType or _rebinds(value.__code__):
+    if cls is not types.FunctionType or _rebound(value.__code__) & {*value.__code__.co_freevars}:
         return False
     cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
     held = (value.__defaults__, *cells, *(value.__kwdefaults__ or {}).values())
@@ -319,9 +322,8 @@ def _stays(value: Any, seen: tuple[int, ...] = ()) -> bool:
 
 
 @functools.cache
-def _rebinds(code: types.CodeType) -> bool:
-    """Whether a function gives a `nonlocal` variable another value."""
-    return any(
-        instruction.opname == "STORE_DEREF" and instruction.argval in code.co_freevars
-        for instruction in dis.get_instructions(code)
-    ) or any(_rebinds(inner) for inner in code.co_consts if isinstance(inner, types.CodeType))
+def _rebound(code: types.CodeType) -> frozenset[str]:
+    """The variables of closures that a function, or one within it, gives another value."""
+    own = (each for each in dis.get_instructions(code) if each.opname == "STORE_DEREF")
+    within = (_rebound(each) for each in code.co_consts if isinstance(each, types.CodeType))
+    return frozenset(each.argval for each in own).union(*within)
