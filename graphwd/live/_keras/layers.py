@@ -100,9 +100,11 @@ def initialize(variable: Any, tensor: Any, trainable: bool) -> None:
 
 def give_hooks(source: Any, target: Any, copy: Callable[[Any], Any]) -> None:
     """Registers copies of the hooks on a tensor of PyTorch's, such as one that masks gradients."""
-    for kind in ("backward", "post_accumulate_grad"):
-        register = "register_hook" if kind == "backward" else f"register_{kind}_hook"
-        for hook in (getattr(source, f"_{kind}_hooks", None) or {}).values():
+    for hooks, register in (
+        ("_backward_hooks", "register_hook"),
+        ("_post_accumulate_grad_hooks", "register_post_accumulate_grad_hook"),
+    ):
+        for hook in (getattr(source, hooks, None) or {}).values():
             getattr(target, register)(copy(hook))
 
 
