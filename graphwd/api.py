@@ -130,10 +130,11 @@ def rewrite_and_tell(
         if not in_place:
             checks.warn_of_globals(model)
         starts = starting.before(found)
-        target = found if in_place else of_copy(found, *copied(model))
+        copy, copies = (model, {}) if in_place else copied(model)
+        target = found if in_place else of_copy(found, copy, copies)
         with editing.edited(target, decided) as units:
             if verify and not in_place:
-                report = prove_copy(found, decided, target.model, outputs=verify == "outputs")
+                report = prove_copy(found, decided, copy, copies, outputs=verify == "outputs")
             elif verify:
                 report = prove_edits(found, units, decided)
             starting.keep(found, decided, starts, target.model)

@@ -351,19 +351,29 @@ def test_a_shared_layer_keeps_the_order_of_its_calls(kind):
         assert_keeps_the_model(model, graphwd.rewrite(rewritten, "l1"))
 
 
-def test_wrong_rewrites_are_refused(monkeypatch):
+def add_one(model, copy):
+    copy.weights[0].assign(copy.weights[0] + 1)
+
+
+def share_a_layer(model, copy):
+    vars(copy.layers[0])["_original_layer"] = [model.layers[-1]]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [(add_one, "conv2d"), (share_a_layer, "same object in both")]
+)
+def test_wrong_rewrites_are_refused(monkeypatch, damage, words):
     """The proof is made by default, and what fails it is not returned."""
     model = sample_models()["sequential_built"]()
     copied = copier.copied
 
     def damaged(model):
         copy, copies = copied(model)
-        weight = copy.weights[0]
-        weight.assign(weight + 1)
+        damage(model, copy)
         return copy, copies
 
     monkeypatch.setattr(copier, "copied", damaged)
-    with pytest.raises(graphwd.EquivalenceError, match="conv2d") as caught:
+    with pytest.raises(graphwd.EquivalenceError, match=words) as caught:
         graphwd.rewrite(model, "l2")
     assert not caught.value.report.ok
     assert graphwd.rewrite(model, "l2", verify=False) is not model

@@ -10,7 +10,7 @@ are new ones with the same value, and the graph of a Functional model is walked 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -157,9 +157,7 @@ class Copier(ObjectCopier):
             self._noted(ours, theirs)
             for tensor, its in zip(ours.outputs, theirs.outputs, strict=True):
                 self._noted(tensor, its)
-        graph = {name: vars(clone)[name] for name in _keras.GRAPH if name in vars(clone)}
-        self._attributes(original, copy, frozenset(graph))
-        vars(copy).update(graph)
+        self._attributes_but(original, copy, clone, _keras.GRAPH)
         self._graphs.append(copy)
         return copy
 
@@ -173,10 +171,16 @@ class Copier(ObjectCopier):
         """An input layer has a tensor of its own, which its config tells all about."""
         copy = self._noted(original, type(original).from_config(original.get_config()))
         self._noted(original.output, copy.output)
-        calls = {name: vars(copy)[name] for name in _keras.CALLS}
-        self._attributes(original, copy)
-        vars(copy).update(calls)
+        self._attributes_but(original, copy, copy, _keras.CALLS)
         return copy
+
+    def _attributes_but(self, original: Any, copy: Any, made: Any, names: Iterable[str]) -> None:
+        """Copies all attributes but some, which are those of an object that Keras has made."""
+        own = {name: vars(made)[name] for name in names if name in vars(made)}
+        for name, value in own.items():
+            self._noted(vars(original)[name], value)
+        self._attributes(original, copy, frozenset(own))
+        vars(copy).update(own)
 
     def finish(self) -> None:
         """Puts calls into their order, and the ids of copies in the place of ids."""

@@ -63,7 +63,9 @@ def _reached(roots: Iterable[Any], *, first: bool, inside: bool) -> list[Any]:
     seen: dict[int, Any] = {}
     reached: list[Any] = list(roots)
     while reached:
-        new = {id(value): value for value in reached if type(value) not in _ends}
+        # What the collector does not track can't lead on: most numbers, and empty containers.
+        tracked = filter(gc.is_tracked, reached)
+        new = {id(value): value for value in tracked if type(value) not in _ends}
         open_ends: list[Any] = []
         reached = []
         for place in new.keys() - seen.keys():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -20,6 +20,9 @@ from graphwd.policy import regularizers
 
 _OUTPUT_TOLERANCE = 1e-5
 _PLAIN = (str, int, float, bool, bytes, tuple)
+
+Copies: TypeAlias = Mapping[int, Any]
+"""Of a copy that was just made, its objects, by the ids of their originals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,9 @@ def pair(original: Any, copy: Any, names: Mapping[str, str]) -> Pairs:
     )
 
 
-def model_differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True) -> list[str]:
+def model_differences(
+    pairs: Pairs, compared: dict[str, int], *, unsaved: bool = True, copies: Copies | None = None
+) -> list[str]:
     """What differs between two models of the same config, apart from regularizers."""
     problems = list(pairs.problems)
     seen: set[int] = set()
@@ -92,7 +97,7 @@ def model_differences(pairs: Pairs, compared: dict[str, int], *, unsaved: bool =
             or any(isinstance(each, keras.Variable) for each in _keras.constants_of(ours))
         ):
             problems += _wiring_differences(title, ours, theirs)
-    return problems + _object_differences(pairs) + _shared(pairs.original, pairs.copy)
+    return problems + _object_differences(pairs) + _shared(pairs.original, pairs.copy, copies or {})
 
 
 def _wiring_differences(title: str, ours: Any, theirs: Any) -> list[str]:
@@ -260,13 +265,17 @@ def _object_differences(pairs: Pairs) -> list[str]:
     return problems
 
 
-def _shared(original: Any, copy: Any) -> list[str]:
+def _shared(original: Any, copy: Any, copies: Copies) -> list[str]:
     """What can be reached from both models, so that training one would change the other."""
-    ours = {id(value) for value in reachable.everything(original)}
+    reached = {id(value): value for value in reachable.everything(copy)}
+    for made in copies.values():  # what was made for the copy is none of the original's
+        if id(made) not in copies:
+            reached.pop(id(made), None)
+    ours = {id(value) for value in reachable.everything(original)} if reached else ()
     return [
         f"{_titled(value)} is the same object in both models"
-        for value in reachable.everything(copy)
-        if id(value) in ours
+        for place, value in reached.items()
+        if place in ours
     ]
 
 

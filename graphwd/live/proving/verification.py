@@ -17,9 +17,11 @@ from graphwd.plans.plan import Plan, make_plan
 from graphwd.policy.policies import Policy
 
 
-def prove_copy(found: Survey, plan: Plan, copy: Any, *, outputs: bool) -> Report:
+def prove_copy(
+    found: Survey, plan: Plan, copy: Any, copies: equality.Copies, *, outputs: bool
+) -> Report:
     """Raises `EquivalenceError` unless a model is the surveyed one plus a plan's edits."""
-    report = verify_copy(found, plan, copy, outputs=outputs)
+    report = verify_copy(found, plan, copy, outputs=outputs, copies=copies)
     if not report.ok:
         more = len(report.problems) - 1
         raise EquivalenceError(
@@ -67,11 +69,18 @@ def prove_edits(found: Survey, edited: list[Unit], plan: Plan) -> Report:
 
 
 def verify_copy(
-    found: Survey, plan: Plan | None, copy: Any, *, outputs: bool = False, unsaved: bool = True
+    found: Survey,
+    plan: Plan | None,
+    copy: Any,
+    *,
+    outputs: bool = False,
+    unsaved: bool = True,
+    copies: equality.Copies | None = None,
 ) -> Report:
     """Proves that a live model is the surveyed one plus a plan's edits.
 
-    Without a plan it may have whatever regularizers its config says.
+    Without a plan it may have whatever regularizers its config says. With the `copies` that were
+    just made, these are not looked for in the original.
     """
     theirs = survey(copy) if plan is None else None
     actual = theirs.serialized if theirs else serializing.serialize_layer(copy)
@@ -83,7 +92,7 @@ def verify_copy(
         return report
     compared = dict(report.compared)
     pairs = equality.pair(found.model, copy, report.names)
-    problems = equality.model_differences(pairs, compared, unsaved=unsaved)
+    problems = equality.model_differences(pairs, compared, unsaved=unsaved, copies=copies)
     if theirs:
         itself = equality.pair(copy, copy, {})
         problems += equality.penalty_differences(theirs, make_plan(theirs.slots, None), itself)
