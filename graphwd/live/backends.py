@@ -230,7 +230,8 @@ def state_types() -> tuple[type, ...]:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return (tf.Variable, tf.lookup.experimental.MutableHashTable)
+        tables = tf.lookup.experimental
+        return (tf.Variable, tables.MutableHashTable, tables.DenseHashTable)
     if backend == "torch":
         import torch
 
@@ -281,7 +282,7 @@ def copy_rule(cls: type, copy: Callable[[Any], Any]) -> Callable[[Any], Any] | N
     if backend == "tensorflow":
         import tensorflow as tf
 
-        if issubclass(cls, tf.distribute.Strategy.__base__):  # a copy joins that of its scope
+        if _keras.is_default_strategy(cls):  # a copy joins that of its scope
             return lambda strategy: tf.distribute.get_strategy()
         if issubclass(cls, (tf.Variable, tf.distribute.DistributedValues)):
             return lambda variable: deepcopy(variable, {})
@@ -289,6 +290,8 @@ def copy_rule(cls: type, copy: Callable[[Any], Any]) -> Callable[[Any], Any] | N
             return lambda function: _copied_function(function, copy)
         if issubclass(cls, tf.lookup.experimental.MutableHashTable):
             return _copied_table
+        if issubclass(cls, tf.saved_model.experimental.TrackableResource):
+            return lambda resource: resource  # a copy would be another handle of the same
     if issubclass(cls, unchanging_types()):
         return lambda value: value
     if backend == "torch":

@@ -12,7 +12,7 @@
 | `Optimizer._use_weight_decay`, `._apply_weight_decay`, `._exclude_from_weight_decay*`, `._var_key`, `._optimizer_map`, `._learning_rate`, `._get_variable_index`, `._track_variable` | which weights an optimizer decays, by what, and towards what | attribute error |
 | `Layer._remat_mode`, `Trainer._run_eagerly`, `._jit_compile`, `._distribute_strategy` | how a layer computes, which no config tells | not compared |
 | `global_state` | names' counters as they were before a rewrite | import error |
-| TensorFlow's `Function._clone`, `MutableHashTable._default_value`, `_DictWrapper._update_snapshot`, `_self_unconditional_*` | a function, a table and a tracked dict of their own for a copy | attribute error |
+| TensorFlow's `Function._clone`, `MutableHashTable._default_value`, `_DefaultDistributionStrategy`, `_DictWrapper._update_snapshot`, `_self_unconditional_*` | a function, a table and a tracked dict of their own for a copy | attribute error |
 | PyTorch's `Tensor._backward_hooks`, `._post_accumulate_grad_hooks` | a copied weight whose gradients are masked as its original's | no hook is copied |
 """  # noqa: E501 # a table row can't be broken
 
@@ -49,6 +49,7 @@ try:
     from graphwd.live._keras.layers import hide_states as hide_states
     from graphwd.live._keras.layers import identity as identity
     from graphwd.live._keras.layers import initialize as initialize
+    from graphwd.live._keras.layers import is_default_strategy as is_default_strategy
     from graphwd.live._keras.layers import keep_layout as keep_layout
     from graphwd.live._keras.layers import lasting as lasting
     from graphwd.live._keras.layers import modes as modes

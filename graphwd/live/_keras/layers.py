@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,8 +53,11 @@ def identity(cls: type) -> dict[str, Any]:
 
 
 def sublayers(layer: Any) -> list[Any]:
-    """The layers that a layer tracks, in tracking order."""
-    return list(layer._layers)
+    """The layers that a layer tracks, in tracking order; a weak proxy of one is that one."""
+    return [
+        each.__repr__.__self__ if type(each) in weakref.ProxyTypes else each
+        for each in layer._layers
+    ]
 
 
 def own_variables(layer: Any) -> tuple[list[Any], list[Any], list[Any]]:
@@ -118,6 +122,11 @@ def empty_table(table: Any) -> Any:
     return type(table)(table.key_dtype, table.value_dtype, table._default_value)
 
 
+def is_default_strategy(cls: type) -> bool:
+    """Whether a strategy's class is that of TensorFlow outside of all scopes."""
+    return cls.__name__ == "_DefaultDistributionStrategy"
+
+
 def changed_inside(wrapper: Any) -> None:
     """Lets TensorFlow's wrapper of a dict take what the dict now has for its own."""
     wrapper._update_snapshot()
@@ -171,6 +180,8 @@ def unchanged_globals() -> Iterator[None]:
     names = ("object_name_uids", "uninitialized_variables")
     before = {name: copy.copy(global_state.get_global_attribute(name)) for name in names}
     policy = keras.config.dtype_policy()
+    generator = global_state.get_global_attribute("global_seed_generator")
+    drawn = None if generator is None else keras.ops.copy(generator.state)
     python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
@@ -179,6 +190,9 @@ def unchanged_globals() -> Iterator[None]:
             global_state.set_global_attribute(name, before[name])
         if keras.config.dtype_policy() is not policy:
             keras.config.set_dtype_policy(policy)
+        global_state.set_global_attribute("global_seed_generator", generator)
+        if generator is not None:
+            generator.state.assign(drawn)
         random.setstate(python)
         np.random.set_state(numpy)
 

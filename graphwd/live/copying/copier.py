@@ -18,7 +18,7 @@ import keras
 from graphwd.errors import ModelError
 from graphwd.live import _keras, backends, walk
 from graphwd.live.carrying.serializing import serialize_layer
-from graphwd.live.copying import undoing
+from graphwd.live.copying import reachable, undoing
 from graphwd.live.copying.objects import CopyRule, ObjectCopier, Uncopied, Unordered
 from graphwd.live.copying.plain import ATOMS, base_of
 
@@ -28,7 +28,7 @@ _SAVEABLE: Any = (keras.Operation, _OPTIMIZER, keras.Metric, keras.Loss)
 
 def copied(model: Any) -> tuple[Any, dict[int, Any]]:
     """A copy of a model, and what maps the id of every object that was copied to its copy."""
-    copier = Copier()
+    copier = Copier(model)
     try:
         with backends.build_scope(model):
             # Tensors that a layer keeps in an attribute are those of the graph, which comes first.
@@ -50,8 +50,8 @@ def copied(model: Any) -> tuple[Any, dict[int, Any]]:
 class Copier(ObjectCopier):
     """One copy of a model in progress."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, root: Any) -> None:
+        super().__init__(root)
         self._graphs: list[Any] = []
         self._calls: list[tuple[Any, Any]] = []
 
@@ -203,7 +203,10 @@ class Copier(ObjectCopier):
                     _exchange(value, lambda key: keys.get(key, key))
 
     def _own_id(self, key: Any) -> Any:
-        """The id of the copy where a number is the id of an original."""
+        """The id of the copy where a number, or one in a tuple, is the id of an original."""
+        if type(key) is tuple:
+            own = tuple(map(self._own_id, key))
+            return key if all(map(operator.is_, own, key)) else own
         return id(self.copies[key]) if type(key) is int and key in self.copies else key
 
 
@@ -224,6 +227,11 @@ def _exchange(container: Any, exchanged: Callable[[Any], Any]) -> None:
 def _refusal(model: Any, error: Uncopied) -> str:
     owner = error.owner or model
     where = ".".join(error.names) or "attributes"
+    if where.startswith("_"):  # TensorFlow lists what a layer has once more
+        public = {name: held for name, held in vars(owner).items() if not name.startswith("_")}
+        kept = ((name, reachable.kept(held)) for name, held in public.items())
+        sought = (name for name, ids in kept if id(error.value) in ids and id(owner) not in ids)
+        where = next(sought, where)
     return (
         f"Layer {owner.name!r} ({type(owner).__name__}) keeps in {where} something of the model "
         f"inside a {type(error.value).__name__}, which can't be copied ({error}); take it away "

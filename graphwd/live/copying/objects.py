@@ -14,6 +14,7 @@ import contextlib
 import copyreg
 import dis
 import functools
+import gc
 import operator
 import random
 import sys
@@ -34,6 +35,7 @@ from graphwd.live.copying.plain import ATOMS, CONTAINERS, SHARED, is_plain, set_
 CopyRule: TypeAlias = Callable[[Any], Any]
 
 _GLOBAL: Any = (np.random.normal.__self__, random.random.__self__)  # type: ignore[attr-defined] # of a bound method
+_WEAK = (weakref.WeakSet, weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 _NEW: Any = (vars(copyreg)["__newobj__"], vars(copyreg)["__newobj_ex__"])
 
 
@@ -54,7 +56,9 @@ class Unordered(Uncopied):
 class ObjectCopier:
     """One copy in progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._kept: dict[int, Any] | None = None
         # By the id of the original, which is copied once, wherever it hangs. The global generators
         # stay themselves, since a copy draws from them as its original does.
         self.copies: dict[int, Any] = {id(each): each for each in _GLOBAL}
@@ -87,6 +91,12 @@ class ObjectCopier:
             return self._builtin
         if issubclass(cls, weakref.ReferenceType):
             return self._reference
+        if cls in weakref.ProxyTypes:
+            return self._proxy
+        if issubclass(cls, _WEAK):
+            return self._weak_container
+        if cls is types.MappingProxyType:
+            return self._mapping_proxy
         for lock in (threading.Lock, threading.RLock):
             if cls is type(lock()):
                 return lambda value, lock=lock: self._noted(value, lock())  # type: ignore[misc] # typed as a default
@@ -102,6 +112,8 @@ class ObjectCopier:
             return lambda value: self._noted(value, proxy(self.copy(value.__wrapped__)))
         if hasattr(cls, "__deepcopy__") and container is None:
             return self._by_deepcopy
+        if hasattr(cls, "__del__") and container is None:
+            return self._owning
         return self._object if container is None and is_plain(cls) else self._reduced
 
     def _container(self, cls: type) -> CopyRule | None:
@@ -155,9 +167,9 @@ class ObjectCopier:
         base: Any = OrderedDict if isinstance(original, OrderedDict) else dict
         copy = self._noted(original, base.__new__(type(original)))
         for key, value in base.items(original):
-            if type(key) is int:
+            if type(key) in (int, tuple):
                 self._identifying[id(copy)] = copy
-            elif type(key) not in ATOMS:
+            if type(key) not in ATOMS:
                 key = self.copy(key)
             base.__setitem__(copy, key, value if type(value) in ATOMS else self.copy(value))
         return self._with_attributes(original, copy)
@@ -235,10 +247,46 @@ class ObjectCopier:
         return self._noted(original, getattr(self.copy(owner), original.__name__))
 
     def _reference(self, original: Any) -> Any:
-        target = original()
-        if target is None or isinstance(target, type):
+        """A weak reference to the copy; a dead one, or one to what no copy keeps, is shared."""
+        target = reachable.target(original)
+        copy = self._weakly(target)
+        if copy is target:
             return original
-        return self._noted(original, type(original)(self.copy(target)))
+        callback = original.__callback__ if type(original) is weakref.ReferenceType else None
+        arguments = (copy,) if callback is None else (copy, self.copy(callback))
+        return self._noted(original, type(original)(*arguments))
+
+    def _proxy(self, original: Any) -> Any:
+        target = reachable.target(original)
+        copy = self._weakly(target)
+        return original if copy is target else self._noted(original, weakref.proxy(copy))
+
+    def _weak_container(self, original: Any) -> Any:
+        copy = self._noted(original, type(original)())
+        if isinstance(original, weakref.WeakSet):
+            copy.update(map(self._weakly, original))
+        elif isinstance(original, weakref.WeakKeyDictionary):
+            copy.update({self._weakly(key): self.copy(each) for key, each in original.items()})
+        else:
+            copy.update({self.copy(key): self._weakly(each) for key, each in original.items()})
+        return copy
+
+    def _weakly(self, target: Any) -> Any:
+        """The copy of what is referred to weakly, if the model is what keeps it alive."""
+        owner = getattr(target, "__self__", target)  # of a method, which is made anew each time
+        return self.copy(target) if id(owner) in self.copies or self._is_kept(owner) else target
+
+    def _is_kept(self, value: Any) -> bool:
+        """Whether what is copied leads to an object by other than weak references."""
+        if self._kept is None:
+            self._kept = reachable.kept(self._root)
+        return id(value) in self._kept
+
+    def _mapping_proxy(self, original: Any) -> Any:
+        if not reachable.holds(original):
+            return original
+        (mapping,) = gc.get_referents(original)
+        return self._noted(original, types.MappingProxyType(self.copy(mapping)))
 
     def _array(self, original: Any) -> Any:
         if original.dtype.hasobject:
@@ -251,13 +299,16 @@ class ObjectCopier:
 
     def _by_deepcopy(self, original: Any) -> Any:
         """What has a `__deepcopy__` of its own is asked for it, with the model's parts copied."""
-        memo: dict[int, Any] = {}
         for part in reachable.held(original):
-            memo[id(part)] = self.copy(part)
+            self.copy(part)
         try:
-            return self._noted(original, original.__deepcopy__(memo))
+            return self._noted(original, original.__deepcopy__(self.copies))
         except Exception as error:  # noqa: BLE001 # a __deepcopy__ may raise anything
             return self._uncopied(original, error)
+
+    def _owning(self, original: Any) -> Any:
+        """What cleans up behind itself would do so twice: a file, a pool of processes."""
+        return self._reduced(original) if reachable.holds(original) else original
 
     def _reduced(self, original: Any) -> Any:
         """A copy by the protocol of Python's `copy` and `pickle`."""

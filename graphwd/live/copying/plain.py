@@ -16,7 +16,7 @@ ATOMS = frozenset((type(None), bool, int, float, str, bytes, complex, object, in
 SHARED = (
     *(type, type(...), type(NotImplemented), types.ModuleType, types.CodeType, types.GenericAlias),
     *(property, staticmethod, classmethod, operator.attrgetter, operator.itemgetter),
-    *(np.dtype, np.generic, np.ufunc, inspect.Parameter, types.MappingProxyType),
+    *(np.dtype, np.generic, np.ufunc, inspect.Parameter),
 )
 """More of that kind."""
 CONTAINERS = (list, dict, set, tuple, frozenset)

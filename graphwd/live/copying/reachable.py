@@ -52,15 +52,45 @@ def held(value: Any) -> list[Any]:
     return found
 
 
-def everything(*roots: Any) -> list[Any]:
-    """All variables, layers, optimizers, tracked containers and the like that objects lead to."""
-    return _reached(roots, first=False, inside=True)
+def everything(root: Any, *, weakly: bool = False) -> list[Any]:
+    """All variables, layers, optimizers, tracked containers and the like that an object keeps.
+
+    With `weakly` also those to which it has weak references, without what these lead to.
+    """
+    targets: list[Any] = []
+    found = _reached([root], first=False, inside=True, targets=targets)
+    return found + [each for each in targets if isinstance(each, _stateful_types())] * weakly
 
 
-def _reached(roots: Iterable[Any], *, first: bool, inside: bool) -> list[Any]:
-    """Goes from objects to what they refer to, all of a distance at a time, which is quick."""
-    found: list[Any] = []
+def kept(root: Any) -> dict[int, Any]:
+    """All objects that an object keeps alive, which weak references do not, by their ids."""
     seen: dict[int, Any] = {}
+    _reached([root], first=False, inside=True, targets=[], seen=seen)
+    return seen
+
+
+def target(reference: Any) -> Any:
+    """What a weak reference, or a proxy, refers to; `None` if that is gone."""
+    try:
+        return reference() if isinstance(reference, weakref.ref) else reference.__repr__.__self__
+    except ReferenceError:
+        return None
+
+
+def _reached(
+    roots: Iterable[Any],
+    *,
+    first: bool,
+    inside: bool,
+    targets: list[Any] | None = None,
+    seen: dict[int, Any] | None = None,
+) -> list[Any]:
+    """Goes from objects to what they refer to, all of a distance at a time, which is quick.
+
+    What weak references refer to is put among `targets`, if these are asked for.
+    """
+    found: list[Any] = []
+    seen = {} if seen is None else seen
     reached: list[Any] = list(roots)
     while reached:
         # What the collector does not track can't lead on: most numbers, and empty containers.
@@ -85,6 +115,8 @@ def _reached(roots: Iterable[Any], *, first: bool, inside: bool) -> list[Any]:
                     continue
             if onward is None:
                 open_ends.append(value)
+            elif onward is _referred and targets is not None:
+                targets += onward(value)
             else:
                 reached += onward(value)
         reached += gc.get_referents(*open_ends)
@@ -97,8 +129,17 @@ def _is_end(cls: type) -> bool:
         _ends.add(cls)
         return True
     onward = next((way for base, way in _ONWARD.items() if issubclass(cls, base)), None)
-    _others[cls] = issubclass(cls, (*STATEFUL, *backends.state_types())), onward
+    _others[cls] = issubclass(cls, _stateful_types()), onward
     return False
+
+
+def _stateful_types() -> tuple[type, ...]:
+    return (*STATEFUL, *backends.state_types())
+
+
+def _referred(reference: Any) -> tuple[Any, ...]:
+    referred = target(reference)
+    return (getattr(referred, "__self__", referred),)  # a method is made anew each time
 
 
 _EMPTY = types.CellType()
@@ -107,7 +148,9 @@ _ONWARD: dict[Any, Callable[[Any], Iterable[Any]]] = {
         *(function.__closure__, function.__defaults__, function.__kwdefaults__),
         vars(function),
     ),
-    weakref.ReferenceType: lambda reference: (reference(),),
+    weakref.ReferenceType: _referred,
+    weakref.ProxyType: _referred,
+    weakref.CallableProxyType: _referred,
     keras.Function: lambda graph: (*gc.get_referents(graph), *_keras.constants_of(graph)),
     _keras.Tracker: _keras.stores,
 }

@@ -122,6 +122,8 @@ class ObjectComparison:
 
     def _partner(self, key: Any) -> Any:
         """The key in the other model: that of an object's id is the id of its counterpart."""
+        if type(key) is tuple:
+            return tuple(map(self._partner, key))
         return self.partners.get(key, key) if type(key) is int else key
 
     def _same_objects(self, one: Any, other: Any) -> bool:

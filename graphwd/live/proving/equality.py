@@ -267,7 +267,7 @@ def _object_differences(pairs: Pairs) -> list[str]:
 
 def _shared(original: Any, copy: Any, copies: Copies) -> list[str]:
     """What can be reached from both models, so that training one would change the other."""
-    reached = {id(value): value for value in reachable.everything(copy)}
+    reached = {id(value): value for value in reachable.everything(copy, weakly=True)}
     for made in copies.values():  # what was made for the copy is none of the original's
         if id(made) not in copies:
             reached.pop(id(made), None)
@@ -304,7 +304,8 @@ def _outputs(model: Any, inputs: Any) -> list[Any]:
     """A model's outputs, without a trace of the call in its seeds and counters."""
     state = [each for each in model.variables if not each.trainable]
     before = [keras.ops.copy(each) for each in state]
-    outputs = undoing.called(model, inputs, training=False)
+    with _keras.unchanged_globals():  # so that both models draw the same
+        outputs = undoing.called(model, inputs, training=False)
     for variable, value in zip(state, before, strict=True):
         variable.assign(value)
     return list(keras.tree.flatten(outputs))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import collections
 import csv
 import functools
+import gc
 import hashlib
 import io
+import pathlib
 import queue
 import random
 import struct
+import tempfile
 import threading
 import types
 import weakref
@@ -106,6 +109,62 @@ def test_closures_methods_and_references_lead_to_the_copy():
     assert copy.method.__self__ is copy
     assert copy.cached.__wrapped__.__self__ is copy
     assert copy.shared is model.shared
+
+
+class Parent(keras.Model):
+    """Has a part that knows its parent, and weak containers of its parts."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = Part(self)
+        self.named = weakref.WeakValueDictionary(inner=self.inner)
+        self.scales = weakref.WeakKeyDictionary({self.inner: [2.0]})
+        self.parts = weakref.WeakSet([self.inner])
+        self.constants = types.MappingProxyType({"inner": self.inner})
+        self.proxy = weakref.proxy(self.inner)
+        self.weights_by_id = {(id(self.inner), "scale"): 2.0}
+
+    def call(self, inputs):
+        return self.inner(inputs) * self.scales[self.inner][0]
+
+
+class Part(keras.Model):
+    def __init__(self, parent, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(2)
+        self.parent = weakref.ref(parent)
+        self.calls = weakref.WeakMethod(self.call)
+
+    def call(self, inputs):
+        return self.dense(inputs) if self.parent() else inputs
+
+
+def test_weak_references_lead_to_the_copy_of_what_the_model_keeps():
+    model = Parent()
+    model(X)
+    copy = copied(model)
+    assert copy.inner.parent() is copy
+    assert copy.inner.calls().__self__ is copy.inner
+    assert copy.named["inner"] is copy.constants["inner"] is copy.inner
+    assert copy.proxy.dense is copy.inner.dense
+    assert list(copy.parts) == [copy.inner]
+    assert copy.weights_by_id == {(id(copy.inner), "scale"): 2.0}
+    copy.scales[copy.inner][0] = 3.0
+    assert model.scales[model.inner] == [2.0]
+    part = copied(model.inner)
+    assert part.parent() is model
+
+
+def test_what_cleans_up_behind_itself_is_shared():
+    """A copy that goes away must not close the original's file."""
+    with tempfile.NamedTemporaryFile() as file:
+        model = keras.Sequential([keras.Input((4,)), Holder(file), layers.Dense(2)])
+        copy = copied(model)
+        assert copy.layers[0].held.name == file.name
+        del copy
+        gc.collect()
+        assert pathlib.Path(file.name).exists()
+        assert not file.closed
 
 
 def test_what_cannot_be_copied_is_refused_by_name_only_where_the_model_hangs_on_it():
@@ -282,3 +341,49 @@ def test_a_function_that_keras_knows_by_name_is_shared():
         return keras.ops.relu(x)
 
     assert held_by_copy(counted) is counted
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own")
+class TestTensorFlow:
+    def test_a_checkpoint_of_the_model_is_one_of_the_copy(self, tmp_path):
+        import tensorflow as tf
+
+        model = dense()
+        layer = model.get_layer("dense")
+        layer.saved = tf.train.Checkpoint(kernel=layer.kernel.value)
+        layer.manager = tf.train.CheckpointManager(layer.saved, tmp_path, max_to_keep=2)
+        layer.manager.save()
+        copy = graphwd.rewrite(model, "l2").get_layer("dense")
+        assert copy.manager.checkpoint is copy.saved
+        copy.manager.save()
+        copy.kernel.assign(copy.kernel + 1)
+        assert not same([copy.kernel], [layer.kernel])
+        copy.saved.restore(copy.manager.latest_checkpoint)
+        assert same([copy.kernel], [layer.kernel])
+
+    def test_a_strategy_in_an_attribute_is_shared(self):
+        import tensorflow as tf
+
+        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+        model = dense()
+        model.get_layer("dense").strategy = strategy
+        assert copied(model).get_layer("dense").strategy is strategy
+
+    def test_a_table_of_which_there_is_no_copy_is_refused(self):
+        import tensorflow as tf
+
+        model = dense()
+        model.get_layer("dense").table = tf.lookup.experimental.DenseHashTable(
+            tf.int64, tf.int64, default_value=-1, empty_key=-2, deleted_key=-3
+        )
+        with pytest.raises(graphwd.EquivalenceError, match="DenseHashTable"):
+            graphwd.rewrite(model, "l2")
+
+    def test_the_attribute_that_holds_a_loaded_model_is_named(self, tmp_path):
+        import tensorflow as tf
+
+        model = dense()
+        model.export(tmp_path / "exported", verbose=False)
+        model.get_layer("dense").exported = tf.saved_model.load(tmp_path / "exported")
+        with pytest.raises(graphwd.ModelError, match=r"'dense' .* in exported .*in_place"):
+            graphwd.rewrite(model, "l2")

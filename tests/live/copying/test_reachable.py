@@ -53,6 +53,8 @@ WAYS = {
     "partial": lambda layer: functools.partial(print, layer),
     "cached": lambda layer: functools.lru_cache(closing_over(layer)),
     "weak reference": weakref.ref,
+    "weak proxy": weakref.proxy,
+    "weak method": lambda layer: weakref.WeakMethod(layer.call),
     "generator": generating,
     "property of a mapping": lambda layer: types.MappingProxyType({"a": layer}),
     "a cycle": lambda layer: (lambda made: made.append(made) or made)([layer]),
@@ -64,7 +66,10 @@ def test_a_layer_is_found_by_whatever_leads_to_it(way, layer):
     value = WAYS[way](layer)
     assert reachable.holds(value)
     assert [found for found in reachable.held(value) if isinstance(found, layers.Layer)] == [layer]
-    assert {id(layer.kernel), id(layer.bias)} <= set(map(id, reachable.everything(value)))
+    inside = {id(layer.kernel), id(layer.bias)} <= set(map(id, reachable.everything(value)))
+    assert inside == (not way.startswith("weak"))
+    assert id(layer) in set(map(id, reachable.everything(value, weakly=True)))
+    assert (id(layer) in reachable.kept(value)) == inside
 
 
 @pytest.mark.parametrize(

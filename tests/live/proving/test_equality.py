@@ -220,3 +220,16 @@ def test_comparing_outputs_leaves_no_trace():
         for variable, value in zip(each.variables, before, strict=True):
             assert np.array_equal(oracle.array(variable), value), variable.path
         assert len(each.get_layer("noise").calls) == calls
+
+
+def test_outputs_are_compared_with_the_same_draws():
+    inputs = keras.Input((3,))
+    noise = layers.Lambda(
+        lambda x: x + keras.random.normal(keras.ops.shape(x)), output_shape=(3,), name="noise"
+    )
+    model = keras.Model(inputs, layers.Dense(2)(noise(inputs)))
+    keras.utils.set_random_seed(1)
+    expected = keras.ops.convert_to_numpy(keras.random.normal((2,)))
+    keras.utils.set_random_seed(1)
+    graphwd.rewrite(model, POLICY, verify="outputs")
+    assert np.array_equal(expected, keras.ops.convert_to_numpy(keras.random.normal((2,))))
