@@ -103,7 +103,14 @@ def _copied_torch(value: Any) -> Any:
     copy = value.detach().clone()
     if isinstance(value, torch.nn.Parameter):
         return torch.nn.Parameter(copy, requires_grad=value.requires_grad)
-    return copy.requires_grad_(value.requires_grad and value.is_leaf)
+    return copy.requires_grad_(value.requires_grad)
+
+
+def give_attributes(source: Any, target: Any, copy: Callable[[Any], Any]) -> None:
+    """Gives a tensor of PyTorch's copies of what hangs on another: hooks, and attributes."""
+    if keras.backend.backend() == "torch" and hasattr(source, "requires_grad"):
+        _keras.give_hooks(source, target, copy)
+        vars(target).update({name: copy(value) for name, value in vars(source).items()})
 
 
 def same_bits(one: Any, other: Any) -> bool:

@@ -71,7 +71,7 @@ class Copier(ObjectCopier):
             return self._keras_object
         rule = backends.copy_rule(cls, self.copy)
         if rule is not None:
-            return lambda value: self._noted(value, rule(value))
+            return lambda value: self._backend_object(value, rule(value))
         if issubclass(cls, backends.traced_types()):
             return self._traced
         return super()._rule(cls)
@@ -124,8 +124,14 @@ class Copier(ObjectCopier):
             _keras.set_value(copy, self.copies[id(value)])
         else:
             backends.give_value(original, copy)
-            _keras.give_hooks(value, _keras.value_of(copy), self.copy)
             self._noted(value, _keras.value_of(copy))
+            backends.give_attributes(value, _keras.value_of(copy), self.copy)
+        return copy
+
+    def _backend_object(self, original: Any, copy: Any) -> Any:
+        if copy is not original:
+            self._noted(original, copy)
+            backends.give_attributes(original, copy, self.copy)
         return copy
 
     def _traced(self, original: Any) -> Any:

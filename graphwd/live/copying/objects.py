@@ -335,6 +335,10 @@ class ObjectCopier:
             copy[self.copy(key)] = self.copy(value)
         if state is not None:
             set_state(copy, self.copy(state))
+        if function in _NEW and hasattr(original, "__dict__"):
+            for name in vars(original).keys() - vars(copy).keys():  # what a file would not keep
+                with contextlib.suppress(Uncopied):
+                    vars(copy)[name] = self.copy(vars(original)[name])
         return copy
 
     def _uncopied(self, original: Any, error: Exception) -> Any:

@@ -48,8 +48,8 @@ def held(value: Any) -> list[Any]:
     """The variables, layers and the like that an object leads to, without those inside of them."""
     found = _reached([value], first=False, inside=False)
     if found and found[0] is value:  # which is a module of PyTorch's with a __deepcopy__, say
-        return _reached(gc.get_referents(value), first=False, inside=False)
-    return found
+        found = _reached(gc.get_referents(value), first=False, inside=False)
+    return [each for each in found if each is not value]
 
 
 def everything(root: Any, *, weakly: bool = False) -> list[Any]:
