@@ -24,8 +24,12 @@ Pointer: TypeAlias = tuple[str | int, ...]
 SUFFIX = "_regularizer"
 CARRIED = "graphwd"
 """The key under which a layer's config carries penalties that Keras's own keys can't express."""
-GUARD = "cls"
-"""A key beside it that no layer's class takes, so that none is made without the penalties."""
+# A key beside it that `Layer.__new__` refuses, so that the layer's class can't drop the penalties.
+_GUARD = "cls"
+_REFUSAL = (
+    "carries penalties of graphwd, which the class alone would drop: load this config by "
+    "keras.saving.deserialize_keras_object"
+)
 
 _CONTAINERS = (dict, list, tuple, Mapping)  # in the order in which asking is quick
 _ATOMS = frozenset((type(None), bool, int, float, str))
@@ -228,6 +232,18 @@ def _carried_slots(
     ]
 
 
+def add_carried(config: Mapping[str, Any], carried: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer's config that carries something, and that the layer's class alone refuses."""
+    return {**config, _GUARD: config.get(_GUARD, _REFUSAL), CARRIED: carried}
+
+
+def take_carried(config: dict[str, Any]) -> Any:
+    """Takes what a layer's config carries out of it."""
+    if config.get(_GUARD) == _REFUSAL:  # which is otherwise an argument of the layer's own
+        del config[_GUARD]
+    return config.pop(CARRIED)
+
+
 def strip_carried(serialized: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a serialized model without what graphwd carries in it: Keras's own config alone."""
     places: list[Pointer] = []
@@ -253,8 +269,7 @@ def strip_carried(serialized: Mapping[str, Any]) -> dict[str, Any]:
         layer = copies.at(pointer)
         config = copies.at((*pointer, "config"))
         # Every carrying layer is under its own class again.
-        layer.update(config.pop(CARRIED)["class"])
-        config.pop(GUARD, None)
+        layer.update(take_carried(config)["class"])
     return copies.at(())  # type: ignore[no-any-return] # a config is JSON, which has no static type
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import keras
 
 from graphwd.errors import ModelError
-from graphwd.graph.slots import CARRIED, GUARD, SUFFIX
+from graphwd.graph.slots import CARRIED, SUFFIX, add_carried, take_carried
 from graphwd.live import _keras, backends, walk
 from graphwd.live.carrying import carried, loaders, starts
 from graphwd.live.carrying.carried import (
@@ -41,10 +41,6 @@ from graphwd.live.carrying.ownclass import base_class as base_class
 from graphwd.live.carrying.ownclass import is_carrier as is_carrier
 from graphwd.policy import regularizers
 
-_REFUSAL = (
-    "carries penalties of graphwd, which the class alone would drop: load this config by "
-    "keras.saving.deserialize_keras_object"
-)
 _untold = ContextVar("_untold", default=False)
 
 
@@ -71,17 +67,13 @@ class Carrier:
     def get_config(self) -> dict[str, Any]:
         """The layer's own config and, under two more keys, the penalties."""
         weights, penalties = _as_saved(self)
-        return {
-            **plain_config(self),
-            # `Layer.__new__` refuses this key, so that the layer's class can't drop the penalties.
-            GUARD: _REFUSAL,
-            CARRIED: {
-                "class": _keras.identity(base_class(type(self))),
-                "weights": weights,
-                "penalties": penalties,
-                **_starts_config(self),
-            },
+        kept = {
+            "class": _keras.identity(base_class(type(self))),
+            "weights": weights,
+            "penalties": penalties,
+            **_starts_config(self),
         }
+        return add_carried(plain_config(self), kept)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layer; the call may be what builds it, and then its penalties take effect."""
@@ -316,8 +308,7 @@ def _as_saved(layer: Any) -> tuple[str, list[dict[str, Any]]]:
 
 def _loaded(base: Any, config: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
     config = dict(config)
-    config.pop(GUARD, None)
-    record = config.pop(CARRIED)
+    record = take_carried(config)
     if base is not None:
         layer = base.from_config(config, *args, **kwargs)
     else:

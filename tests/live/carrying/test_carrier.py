@@ -224,3 +224,38 @@ def test_a_part_that_is_taken_out_keeps_its_penalties(in_place, tmp_path):
     again = graphwd.rewrite(rewritten, graphwd.Rule(None))
     again.first.save(path)
     assert not keras.saving.load_model(path).losses
+
+
+class ClassToken(layers.Layer):
+    """Its config has keys of its own that Keras's `Layer.__new__`, or the carrier, takes, too."""
+
+    def __init__(self, units, start=None, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        start = np.zeros(units) if start is None else start
+        self.cls = self.add_weight((units,), name="cls")
+        self.cls.assign(start)
+
+    def call(self, inputs):
+        return inputs + self.cls
+
+    def get_config(self):
+        start = keras.ops.convert_to_numpy(self.cls)
+        return {**super().get_config(), "units": self.units, "cls": start}
+
+    @classmethod
+    def from_config(cls, config):
+        start = keras.saving.deserialize_keras_object(config.pop("cls"))
+        return cls(start=start, **config)
+
+
+def test_a_config_with_a_key_called_cls(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), ClassToken(4, np.ones(4), name="token")])
+    rewritten = graphwd.rewrite(model, graphwd.Rule("l2"))
+    assert graphwd.verify(model, rewritten, graphwd.Rule("l2")).ok
+    rewritten.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(
+        tmp_path / "model.keras", custom_objects={"ClassToken": ClassToken}
+    )
+    assert same(loaded.weights, model.weights)
+    assert len(loaded.losses) == 1
