@@ -12,7 +12,7 @@ from graphwd.graph.slots import strip_carried
 from graphwd.live import _keras, walk
 from graphwd.live.carrying import carrier
 
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
 def serialize_layer(layer: Any, *, calls: bool = True) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _as_data(value: Any) -> Any:
     if kind is dict:
         return {key: _as_data(item) for key, item in value.items()}
     if kind is list:
-        return [_as_data(item) for item in value]
+        return value if _PLAIN.issuperset(map(type, value)) else [_as_data(item) for item in value]
     return keras.saving.serialize_keras_object(value)
 
 

@@ -78,7 +78,7 @@ class ObjectComparison:
         if state is not None and not self.same(state, backends.module_state(other)):
             return False
         if isinstance(one, _CONFIGURED):  # an initializer without a seed draws one for itself
-            return bool(one.get_config() == other.get_config())
+            return self._same_objects(one, other) or bool(one.get_config() == other.get_config())
         if isinstance(one, keras.optimizers.Optimizer):
             return not any(self.optimizer_differences(one, other))
         if keras.ops.is_tensor(one) or isinstance(one, np.ndarray):
