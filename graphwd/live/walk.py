@@ -144,8 +144,8 @@ def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
         if len(inner) != len(other):
             raise ModelError(
                 f"Layer {ours.name!r} ({class_name(ours)}) holds {len(inner)} sublayers but "
-                f"{len(other)} after it was rebuilt from its config; create all sublayers in "
-                "__init__ or build, from arguments that get_config returns."
+                f"{len(other)} in the other model; compare models that were built, and called, "
+                "in the same way."
             )
         if not inner:
             continue
@@ -157,9 +157,8 @@ def pair_layers(source: Any, clone: Any) -> list[tuple[Any, Any]]:
             if class_name(one) != class_name(two):
                 raise ModelError(
                     f"Layer {ours.name!r} ({class_name(ours)}) holds the sublayer {one.name!r} "
-                    f"({class_name(one)}) but {two.name!r} ({class_name(two)}) in its place after "
-                    "it was rebuilt from its config; create the sublayers in the same order every "
-                    "time."
+                    f"({class_name(one)}) but {two.name!r} ({class_name(two)}) in its place "
+                    "in the other model; create the sublayers in the same order every time."
                 )
         stack.extend(reversed(list(zip(inner, other, strict=True))))
     return pairs
@@ -192,8 +191,8 @@ def _aligned(layer: Any, ours: list[Any], theirs: list[Any]) -> Iterator[tuple[A
     ):
         raise ModelError(
             f"Layer {layer.name!r} ({class_name(layer)}) has the variables {_listed(ours)} but "
-            f"{_listed(theirs)} after it was rebuilt from its config; make get_config return "
-            "everything that decides on its variables."
+            f"{_listed(theirs)} in the other model; compare models that were built, and called, "
+            "in the same way."
         )
     yield from zip(ours, theirs, strict=True)
 

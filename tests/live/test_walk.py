@@ -131,7 +131,7 @@ def test_layers_are_paired_by_name_or_else_by_place():
     ("change", "words"),
     [
         (lambda: [layers.Dense(3)], "holds 3 sublayers but 2"),
-        (lambda: [layers.Dense(3), layers.ReLU()], "in its place after"),
+        (lambda: [layers.Dense(3), layers.ReLU()], "in its place in the other"),
         (lambda: [layers.Dense(3), layers.Dense(4)], "has the variables"),
         (lambda: [layers.Dense(3), layers.Dense(3, dtype="bfloat16")], "has the variables"),
     ],
