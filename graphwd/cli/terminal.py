@@ -120,7 +120,7 @@ def summarize(plan: Plan) -> list[tuple[str, str]]:
     edits = f"{len(plan):,} of {len(plan.slots):,} slots"
     penalised = [edit for edit in plan.slots if edit.after is not None]
     penalties = f"{len(penalised):,} slot{'' if len(penalised) == 1 else 's'}"
-    parameters, total = count_parameters(penalised), count_parameters(plan.slots)
+    parameters, total = count_parameters(penalised), plan.summary().total
     if parameters is not None and total:
         penalties += f", {parameters:,} parameters ({parameters / total:.1%} of those that can be)"
     facts = [("edited", f"{edits}: {by_role}" if by_role else edits), ("penalised", penalties)]

@@ -1,6 +1,7 @@
 """What commands print: facts and tables that fit, and progress only where it shows."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import pty
@@ -30,6 +31,14 @@ def test_summary_says_what_a_user_should_know():
     assert facts["dormant"].startswith("1 (frozen")
     assert facts["carried"].startswith("1 (no config holds these: import graphwd")
     assert facts["unreached"] == "0"
+
+
+def test_weights_of_a_file_that_no_slot_reaches_count_as_on_the_page():
+    made = make_plan([sized("a/kernel"), sized("b/bias")], Policy([Rule(L2, roles="kernel")]))
+    hidden = dataclasses.replace(made, hidden=made.slots[0].slot.parameters * 2)
+    assert "(25.0% of those that can be)" in dict(terminal.summarize(hidden))["penalised"]
+    assert hidden.summary().whole().share == 0.5
+    assert hidden.summary().by_role()[0].share == 0.25
 
 
 def test_progress_is_silent_when_it_is_no_terminal(capfd):
