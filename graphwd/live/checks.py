@@ -20,7 +20,10 @@ from graphwd.plans.plan import Plan, UnusedPenaltyWarning, outside
 from graphwd.policy import regularizers
 
 _REACHES_THE_LOSS = frozenset(
-    ("losses", "compute_loss", "_compute_loss", "compiled_loss", "compute_loss_and_updates")
+    (
+        *("losses", "compute_loss", "_compute_loss", "compiled_loss"),
+        *("compute_loss_and_updates", "stateless_compute_loss"),
+    )
 )
 _STEPS = ("train_step", "test_step", "compute_loss")
 
@@ -65,8 +68,12 @@ def refuse_misfits(found: Survey, plan: Plan) -> None:
     for unit in found.units:
         for index, slot in unit.governs.items():
             after = plan.slots[slot].after
-            if regularizers.fits_every_float(after) or regularizers.wants_start(after):
-                continue  # a start is there only once the rewrite is done
+            if (
+                not plan.slots[slot].changes
+                or regularizers.fits_every_float(after)
+                or regularizers.wants_start(after)  # which is there once the rewrite is done
+            ):
+                continue
             variable = unit.weights[index].variable
             key = (id(after), _keras.shape_of(variable), _keras.dtype_of(variable))
             if key not in asked:

@@ -54,7 +54,7 @@ def _edit_unit(
     configurable = set(unit.slots.values())
     for index, slot in unit.governs.items():
         weight, after = unit.weights[index], plan.slots[slot].after
-        if slot not in configurable and after is not None:
+        if slot not in configurable and after is not None and regularizers.can_be_made(after):
             carried.append(carrier.penalty(index, weight, walk.role_of(weight), dict(after)))
         if not regularizers.equal(serialize_once(weight.variable.regularizer), after):
             on_variables.append((weight.variable, after))

@@ -73,7 +73,7 @@ class LiveMeasure:
             now = planned = 0.0
             try:
                 key = regularizers.normalize(edit.after)
-                if key not in planned_by:
+                if edit.changes and key not in planned_by:
                     planned_by[key] = _object(edit.after)
                 for variable in variables.get(place, ()):
                     term = _value(variable.regularizer, variable, added, False)

@@ -43,7 +43,7 @@ def start_differences(original: Any, rewritten: Any) -> list[str]:
             continue
         former = starts.start_of(ours)
         same = former is not None and regularizers.equal(
-            regularizers.serialize(ours.regularizer), regularizers.serialize(theirs.regularizer)
+            regularizers.held(ours.regularizer), regularizers.held(theirs.regularizer)
         )
         if not backends.same_bits(former if same else ours, start):
             what = "start" if same else "weights"

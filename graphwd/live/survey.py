@@ -111,8 +111,8 @@ def _with_weights(slots: list[Slot], units: list[Unit], trainable: set[int]) -> 
 
 
 def is_built(model: Any) -> bool:
-    """Whether all weights are there: a model that only its parts were called of is not `built`."""
-    return model.built or all(
+    """Whether all weights are there: `built` may be set by hand, or only the parts be called."""
+    return (model.built and _keras.was_called(model)) or all(
         inner.built for _, _, inner in walk.layers_within(model) if not _keras.sublayers(inner)
     )
 
@@ -140,7 +140,7 @@ def _unreached(unit: Unit, weight: walk.Weight, trainable: set[int]) -> Slot:
         path="/".join((*unit.names, *walk.steady_names(unit.layer, weight), role)),
         role=role,
         layers=(*unit.layers, *weight.layers) or (walk.class_name(unit.layer),),
-        regularizer=regularizers.serialize(before),
+        regularizer=regularizers.held(before),
         pointers=(),
         frozen=id(weight.variable) not in trainable,
         shapes=(_keras.shape_of(weight.variable),),

@@ -69,7 +69,7 @@ def serialize(regularizer: Any) -> dict[str, Any] | None:
 
         try:
             serialized = keras.regularizers.serialize(keras.regularizers.get(regularizer))
-        except (ValueError, TypeError) as error:
+        except Exception as error:  # a get_config may raise anything
             raise PolicyError(
                 f"{regularizer!r} is not a regularizer that Keras can serialize ({error}); "
                 "give a keras.regularizers object with a get_config method."
@@ -87,14 +87,38 @@ def serialize(regularizer: Any) -> dict[str, Any] | None:
     )
 
 
+def held(regularizer: Any) -> dict[str, Any] | None:
+    """The serialized form of what a weight has; of a regularizer without a config its class."""
+    try:
+        return serialize(regularizer)
+    except PolicyError:
+        cls = type(regularizer)
+        return {
+            "module": cls.__module__,
+            "class_name": cls.__name__,
+            "config": None,
+            "registered_name": None,
+        }
+
+
+def can_be_made(serialized: Serialized | None) -> bool:
+    """Whether a regularizer can be made of its serialized form: not of a lambda's or a method's."""
+    if serialized is None:
+        return True
+    config, kind = serialized.get("config"), serialized["class_name"]
+    if kind == "function":
+        return ">" in str(config)  # the name of one that is registered
+    return isinstance(config, Mapping) and kind != "__lambda__"
+
+
 def once() -> Callable[[Any], Serialized | None]:
-    """A `serialize` that asks each object once: the layers of a model share a few of them."""
+    """A `held` that asks each object once: the layers of a model share a few of them."""
     known: dict[int, tuple[Any, Serialized | None]] = {id(None): (None, None)}
 
     def serialize_once(regularizer: Any) -> Serialized | None:
         place = id(regularizer)
         if place not in known:
-            known[place] = regularizer, serialize(regularizer)  # kept, so that its id stays its own
+            known[place] = regularizer, held(regularizer)  # kept, so that its id stays its own
         return known[place][1]
 
     return serialize_once
@@ -193,4 +217,6 @@ def _freeze(value: Any) -> Any:
         return tuple(sorted((str(k), _freeze(v)) for k, v in value.items()))
     if isinstance(value, (list, tuple)):
         return tuple(_freeze(v) for v in value)
-    return value
+    if value is None or isinstance(value, (str, bytes, numbers.Number)):
+        return value
+    return type(value).__name__  # what a lambda closes over, of which a copy has its own

@@ -95,6 +95,17 @@ def test_an_unbuilt_model_is_warned_of():
         graphwd.rewrite(model, "l2")
 
 
+def test_a_model_whose_author_set_built_is_warned_of_while_a_part_is_not():
+    model = Scaled(name="by_hand")
+    model.built = True
+    with pytest.warns(UserWarning, match="not built"):
+        graphwd.rewrite(model, "l2")
+    model(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graphwd.rewrite(model, "l2")
+
+
 class ByItsGlobalName(keras.Model):
     def __init__(self, encoder):
         super().__init__()
@@ -195,10 +206,40 @@ def compute_loss(y, y_pred):
     return keras.ops.mean(losses.mean_squared_error(y, y_pred))
 
 
+class Stateless(keras.Model):
+    """As Keras's guide to training with JAX writes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def compute_loss_and_updates(self, trainable, non_trainable, x, y):
+        y_pred, non_trainable = self.stateless_call(trainable, non_trainable, x, training=True)
+        loss, (trainable, non_trainable, *_) = self.stateless_compute_loss(
+            trainable, non_trainable, [], x=x, y=y, y_pred=y_pred
+        )
+        return loss, (y_pred, non_trainable)
+
+    def train_step(self, state, data):
+        import jax
+
+        trainable, non_trainable, optimizer, metrics = state
+        x, y = data
+        (loss, (_, non_trainable)), gradients = jax.value_and_grad(
+            self.compute_loss_and_updates, has_aux=True
+        )(trainable, non_trainable, x, y)
+        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
+        return {"loss": loss}, (trainable, non_trainable, optimizer, metrics)
+
+
 @pytest.mark.parametrize(
     ("cls", "method"),
     [
         (Without, None),
+        (Stateless, None),
         (WithLossesOfKeras, "WithLossesOfKeras.train_step"),
         (WithAFunctionOfThatName, "WithAFunctionOfThatName.train_step"),
         (Ignoring, "Ignoring.train_step"),

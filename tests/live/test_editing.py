@@ -335,3 +335,55 @@ def test_a_layer_that_lets_nothing_be_set_leaves_the_model_as_it_was(in_place):
         graphwd.rewrite(model, "l2", in_place=in_place)
     assert not model.losses
     assert model.layers[0].kernel_regularizer is None
+
+
+class Annealed(keras.regularizers.Regularizer):
+    """It trains, and tells no config."""
+
+    def __init__(self):
+        self.factor = keras.Variable(0.1, trainable=False)
+
+    def __call__(self, weight):
+        return self.factor * keras.ops.sum(keras.ops.abs(weight))
+
+
+class Own(keras.Model):
+    """Its bias has a penalty of which none can be made from a config."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.factor = keras.Variable(0.1, trainable=False)
+        regularizer = {
+            "method": self.penalty,
+            "closure": lambda weight: self.factor * keras.ops.sum(weight),
+            "no config": Annealed(),
+        }[kind]
+        self.first = keras.layers.Dense(4, bias_regularizer=regularizer, name="first")
+        self.last = keras.layers.Dense(1, name="last")
+
+    def penalty(self, weight):
+        return self.factor * keras.ops.sum(weight)
+
+    def call(self, inputs):
+        return self.last(self.first(inputs))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("kind", ["method", "closure", "no config"])
+def test_a_penalty_that_tells_no_config_stays_where_no_rule_wants_another(kind, in_place):
+    x = np.ones((2, 4), "float32")
+    model = Own(kind)
+    model(x)
+    model.first.bias.assign(np.ones(4))
+    model.compile("sgd", "mse")
+    before = [float(loss) for loss in model.losses]
+    rule = graphwd.Rule("l2", roles="kernel")
+    assert "first/bias" in str(graphwd.inspect(model))
+    assert len(graphwd.plan(model, rule)) == 2
+    rewritten = graphwd.rewrite(model, rule, in_place=in_place)
+    assert len(rewritten.losses) == 3
+    assert any(float(loss) == pytest.approx(before[0]) for loss in rewritten.losses)
+    rewritten.compile("sgd", "mse")
+    rewritten.train_on_batch(x, np.ones((2, 1)))
+    removed = graphwd.rewrite(rewritten, graphwd.Rule(None))
+    assert not removed.losses

@@ -8,6 +8,7 @@
 | `Function._inputs`, `._operations` and the like, `Layer._inbound_nodes`, `Node`, `KerasTensor._keras_history`, `map_graph` | give a copied model the graph that `clone_model` has walked, with its calls in their order | the same |
 | `Layer._trainable_variables`, `._non_trainable_variables`, `._seed_generators`, `._layers`, `._metrics`, `Tracked*` | the only view that keeps who owns which variable and in which order | the same |
 | `Variable._value`, `._initialize`, `._layout` | a copied variable of the same options that lies where its original does, without an initializer | attribute error |
+| `Layer._losses`, `._loss_ids`, `._called` | a copy that has the losses of the last call, as its original; a model whose author set `built` | `_called` is taken for true |
 | `Variable._shape`, `._dtype` | a shape that is a plain tuple, and a dtype, without asking the backend | `shape` and `dtype` are asked |
 | `Optimizer._use_weight_decay`, `._apply_weight_decay`, `._exclude_from_weight_decay*`, `._var_key`, `._optimizer_map`, `._learning_rate`, `._get_variable_index`, `._track_variable` | which weights an optimizer decays, by what, and towards what | attribute error |
 | `Layer._remat_mode`, `Trainer._run_eagerly`, `._jit_compile`, `._distribute_strategy` | how a layer computes, which no config tells | not compared |
@@ -39,6 +40,8 @@ try:
     from graphwd.live._keras.graphs import plain_graph as plain_graph
     from graphwd.live._keras.graphs import wiring as wiring
     from graphwd.live._keras.layers import LAYERS as LAYERS
+    from graphwd.live._keras.layers import LOSSES as LOSSES
+    from graphwd.live._keras.layers import SAVING as SAVING
     from graphwd.live._keras.layers import TRACKED as TRACKED
     from graphwd.live._keras.layers import VALUE as VALUE
     from graphwd.live._keras.layers import Tracker as Tracker
@@ -64,6 +67,7 @@ try:
     from graphwd.live._keras.layers import traced_anew as traced_anew
     from graphwd.live._keras.layers import unchanged_globals as unchanged_globals
     from graphwd.live._keras.layers import value_of as value_of
+    from graphwd.live._keras.layers import was_called as was_called
     from graphwd.live._keras.optimizers import OwnDecay as OwnDecay
     from graphwd.live._keras.optimizers import decay_of as decay_of
     from graphwd.live._keras.optimizers import excluded_from_decay as excluded_from_decay

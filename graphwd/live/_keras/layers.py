@@ -39,6 +39,12 @@ def stores(tracker: Any) -> list[Any]:
     return [store for _, store in tracker.config.values()]
 
 
+LOSSES = ("_losses", "_loss_ids")
+"""Where a layer keeps the losses of its last call."""
+
+SAVING = "keras.src.saving."
+"""Where Keras asks for the config of what it saves."""
+
 LAYERS = "keras.src.layers."
 """Where Keras's own layers are; elsewhere a layer is taken for a third party's and probed."""
 
@@ -71,6 +77,11 @@ def own_variables(layer: Any) -> tuple[list[Any], list[Any], list[Any]]:
         state.extend(metric.variables)
     # Weights are what was created trainable, also while frozen.
     return list(layer._trainable_variables), list(layer._non_trainable_variables), state
+
+
+def was_called(layer: Any) -> bool:
+    """Whether a layer was called, as far as it tells."""
+    return bool(vars(layer).get("_called", True))
 
 
 def shape_of(variable: Any) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ from graphwd.live.carrying.ownclass import (
     as_itself,
     carrier_class,
     change,
-    changing,
+    telling,
 )
 from graphwd.live.carrying.ownclass import base_class as base_class
 from graphwd.live.carrying.ownclass import is_carrier as is_carrier
@@ -174,7 +174,7 @@ def plain_config(layer: Any) -> dict[str, Any]:
     """A layer's config without the penalties that it carries."""
     if not is_carrier(layer):
         return dict(layer.get_config())
-    with changing, as_itself(layer):
+    with telling(), as_itself(layer):
         return dict(type(layer).get_config(layer))
 
 
@@ -253,8 +253,9 @@ def hand_down(layer: Any) -> None:
             if starts.wanted(regularizer):  # its start is kept here
                 continue
             if regularizer is not None and not (told and owner is member):
-                serialized = regularizers.serialize(regularizer)
-                records.append(penalty(index, weight, role, dict(serialized or {})))
+                serialized = regularizers.held(regularizer)
+                if serialized and regularizers.can_be_made(serialized):
+                    records.append(penalty(index, weight, role, serialized))
         if not is_carrier(layer):  # its file does without graphwd, and is to
             records = []
         if records != carried_penalties(member) or (is_carrier(member) and not records):

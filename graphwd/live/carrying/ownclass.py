@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
+
+from graphwd.live import _keras, walk
 
 RECORD = "_graphwd_carried"
 """The attribute with what a layer carries."""
@@ -19,6 +24,7 @@ _BASE = "_graphwd_base"
 _LOADER = "_graphwd_loader"
 changing = threading.RLock()
 """Held while a layer tells its own config: another thread that saves it waits."""
+_telling = ContextVar("_telling", default=False)
 
 
 class CarrierType(type):
@@ -119,27 +125,55 @@ class OwnMethod:
 
 @contextlib.contextmanager
 def as_itself(layer: Any, *, guarded: bool = True) -> Iterator[None]:
-    """While its own code runs, a layer is of its own class, for which that code may ask."""
+    """While a layer's own code runs, it and all within are of the classes that the code knows."""
     if not is_carrier(layer):
         yield
         return
-    cls = type(layer)
-    base = base_class(cls)
-
-    def get_config() -> dict[str, Any]:
-        with changing:
-            vars(layer).pop("get_config", None)
-            change(layer, cls)
-        return dict(layer.get_config())
-
-    if guarded:
-        # Keras makes a config by itself only where get_config is marked as the default one
-        vars(get_config).update(vars(base.get_config))
-        vars(layer)["get_config"] = get_config
-    change(layer, base)
+    carriers = [(each, type(each)) for *_, each in walk.layers_within(layer) if is_carrier(each)]
+    for each, cls in carriers:
+        if guarded:
+            vars(each)["get_config"] = _guard(each, cls)
+        change(each, base_class(cls))
     try:
         yield
     finally:
-        vars(layer).pop("get_config", None)
-        if RECORD in vars(layer):
-            change(layer, cls)
+        for each, cls in carriers:
+            vars(each).pop("get_config", None)
+            if RECORD in vars(each):
+                change(each, cls)
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[None]:
+    """While a layer tells its own config, all within tell theirs without what they carry."""
+    token = _telling.set(True)
+    try:
+        with changing:
+            yield
+    finally:
+        _telling.reset(token)
+
+
+def _guard(layer: Any, cls: Any) -> Callable[[], dict[str, Any]]:
+    """The `get_config` of a layer that is of its own class for now."""
+
+    def get_config() -> dict[str, Any]:
+        # Keras, which saves the layer, gets all; it asks for the class after that.
+        if sys._getframe(1).f_globals.get("__name__", "").startswith(_keras.SAVING):
+            with changing:
+                vars(layer).pop("get_config", None)
+                change(layer, cls)
+            return dict(layer.get_config())
+        if not _telling.get():
+            warnings.warn(
+                f"Layer {layer.name!r} ({cls.__name__}) tells its config in code of its own or of "
+                "a layer that holds it, without the penalties that graphwd lets it carry: what is "
+                "made from it has none, unless graphwd.rewrite gives it some.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return dict(base_class(cls).get_config(layer))
+
+    # Keras makes a config by itself only where get_config is marked as the default one
+    vars(get_config).update(vars(base_class(cls).get_config))
+    return get_config

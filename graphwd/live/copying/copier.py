@@ -141,6 +141,9 @@ class Copier(ObjectCopier):
 
     def _symbolic(self, original: Any) -> Any:
         """A symbolic tensor that no graph of the model has made: one of the same specification."""
+        made_by = getattr(getattr(original, _keras.HISTORY, None), "operation", None)
+        if isinstance(made_by, keras.layers.InputLayer):  # of which a graph is yet to be made
+            return self._noted(original, self.copy(made_by).output)
         copy = self._noted(original, object.__new__(type(original)))
         attributes = {name: v for name, v in vars(original).items() if name != _keras.HISTORY}
         vars(copy).update({name: self.copy(value) for name, value in attributes.items()})

@@ -194,7 +194,9 @@ class ObjectCopier:
         return self._with_attributes(original, copy)
 
     def _with_attributes(self, original: Any, copy: Any) -> Any:
-        if hasattr(original, "__dict__"):
+        if getattr(original, "__dict__", None) is original:  # its items are its attributes
+            copy.__dict__ = copy
+        elif hasattr(original, "__dict__"):
             self._attributes(original, copy)
         return copy
 
@@ -291,7 +293,8 @@ class ObjectCopier:
     def _array(self, original: Any) -> Any:
         if original.dtype.hasobject:
             copy = self._noted(original, np.empty_like(original))
-            copy.flat = [self.copy(item) for item in original.flat]
+            for place in np.ndindex(original.shape):
+                copy[place] = self.copy(original[place])
             return copy
         if not original.flags.writeable and original.base is None:
             return original

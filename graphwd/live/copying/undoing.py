@@ -22,8 +22,11 @@ def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
         return layer(*args, **kwargs)
     if walk.is_stock(layer) and not _keras.sublayers(layer):
         before = dict(vars(layer))
+        restores = _restores([before[name] for name in _keras.LOSSES if before.get(name)])
         outputs = layer(*args, **kwargs)
         _give_back(vars(layer), before)
+        for restore in restores:
+            restore()
         return outputs
     inner = [each for _, _, each in walk.layers_within(layer)]
     attributes = [(vars(each), dict(vars(each))) for each in inner]

@@ -81,6 +81,8 @@ class ObjectComparison:
             return self._same_objects(one, other) or bool(one.get_config() == other.get_config())
         if isinstance(one, keras.optimizers.Optimizer):
             return not any(self.optimizer_differences(one, other))
+        if isinstance(one, np.ndarray) and one.dtype.hasobject:
+            return one.shape == other.shape and self.same(one.tolist(), other.tolist())
         if keras.ops.is_tensor(one) or isinstance(one, np.ndarray):
             return _same_values(one, other)
         if isinstance(one, Mapping):
@@ -173,7 +175,7 @@ def _same_values(one: Any, other: Any) -> bool:
     a, b = (np.asarray(keras.ops.convert_to_numpy(value)) for value in (one, other))
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    return bool(a.dtype.hasobject or a.tobytes() == b.tobytes())
+    return bool(a.tobytes() == b.tobytes())
 
 
 def _is_stateful(key: Any) -> bool:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+import graphwd
 from graphwd.live.carrying import carrier
 from tests.support.kept import LAYERS, Gate, Tower, carrying, model_of, registered
 
@@ -107,3 +108,56 @@ def test_a_call_that_raises_leaves_a_carrier():
     assert carrier.is_carrier(kept)
     assert carrier.carried_penalties(kept)
     assert "get_config" not in vars(kept)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Stage(keras.Model):
+    """Asks for the classes of its blocks, keeps their configs, and makes another of its kind."""
+
+    def __init__(self, blocks=({}, {}), **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = [Gate(**config) for config in blocks]
+        self.scales = {Gate: 2.0}
+
+    def build(self, shape):
+        for block in self.blocks:
+            block.build(shape)
+        self.built = True
+
+    def call(self, inputs):
+        for block in self.blocks:
+            inputs = block(inputs) * self.scales[type(block)] if type(block) is Gate else inputs
+        return inputs
+
+    def get_config(self):
+        return {"name": self.name, "blocks": [block.get_config() for block in self.blocks]}
+
+    def another(self):
+        other = self.__class__.from_config(self.get_config())
+        other.build((None, 4))
+        other.set_weights(self.get_weights())
+        return other
+
+    def keep(self, path):
+        self.save(path)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_all_within_are_of_their_own_classes_while_a_layers_own_code_runs(in_place, tmp_path):
+    model = Stage()
+    x = np.linspace(-1, 1, 8, dtype="float32").reshape(2, 4)
+    before = keras.ops.convert_to_numpy(model(x))
+    rewritten = graphwd.rewrite(model, "l2", in_place=in_place)
+    assert np.array_equal(keras.ops.convert_to_numpy(rewritten(x)), before)
+    assert all(carrier.is_carrier(block) for block in rewritten.blocks)
+    rewritten.keep(tmp_path / "kept.keras")
+    rewritten.save(tmp_path / "saved.keras")
+    for name in ("kept", "saved"):
+        loaded = keras.saving.load_model(tmp_path / f"{name}.keras")
+        assert np.array_equal(keras.ops.convert_to_numpy(loaded(x)), before)
+        assert len(loaded.losses) == len(rewritten.losses) == 2
+    with pytest.warns(UserWarning, match="without the penalties"):
+        other = rewritten.another()
+    assert type(other) is Stage
+    assert not other.losses
+    assert np.array_equal(keras.ops.convert_to_numpy(other(x)), before)

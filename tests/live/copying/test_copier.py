@@ -206,3 +206,22 @@ def test_hooks_on_weights_come_along():
         keras.ops.sum(each(X)).backward()
         assert not each.layers[0].kernel.value.grad.any()
         assert each.layers[0].bias.value.grad.any()
+
+
+def test_inputs_of_no_graph_can_be_given_one():
+    """A progressive GAN keeps the inputs of the blocks that it is yet to grow."""
+    model = dense()
+    model.more = [keras.Input((3,), name="more")]
+    copy = copied(model)
+    assert copy.more[0] is not model.more[0]
+    for each in (model, copy):
+        grown = keras.Model(each.more, keras.ops.sum(each.more[0], -1))
+        assert same([grown(np.ones((2, 3)))], [np.full(2, 3.0)])
+
+
+def test_the_losses_of_the_last_call_are_those_of_the_original():
+    model = dense(activity_regularizer="l2")
+    model(X)
+    copy = graphwd.rewrite(model, [])
+    assert same(copy.losses, model.losses)
+    assert len(copy.losses) == 1

@@ -236,6 +236,49 @@ def test_a_copy_draws_from_the_global_generators(draw):
     assert held_by_copy(draw).__self__ is draw.__self__
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        [(0, 0.5), (1, 0.25)],
+        [[1, 2], [3, 4]],
+        [np.ones(2), np.zeros(2)],
+        [{"state": np.ones(2)}, None],
+    ],
+    ids=["tuples", "lists", "arrays", "dicts"],
+)
+def test_an_array_of_objects_keeps_each(items):
+    """The memory of a replay buffer."""
+    array = np.empty((2, 1), dtype=object)
+    for row, item in enumerate(items):
+        array[row, 0] = item
+    buffer = types.SimpleNamespace(data=array, last=np.array(None))
+    buffer.last[()] = (1, 2)
+    model = keras.Sequential([keras.Input((4,)), Holder(buffer, name="holder"), layers.Dense(2)])
+    copy = copied(model)
+    theirs = copy.get_layer("holder").held
+    assert theirs.data.shape == (2, 1)
+    assert repr(theirs.data) == repr(array)
+    assert theirs.last[()] == (1, 2)
+    assert theirs.data[0, 0] is not array[0, 0] or isinstance(array[0, 0], tuple)
+    theirs.data[1, 0] = "other"
+    assert not graphwd.verify(model, copy, "l2").ok
+
+
+class Settings(dict):
+    """Its items are its attributes."""
+
+    def __init__(self, **items):
+        super().__init__(**items)
+        self.__dict__ = self
+
+
+def test_items_that_are_attributes_stay_one():
+    copy = held_by_copy(types.SimpleNamespace(settings=Settings(gain=1.0))).settings
+    copy.gain = 3.0
+    assert copy["gain"] == 3.0
+    assert dict(copy) == {"gain": 3.0}
+
+
 def test_a_tuple_keeps_its_attributes():
     pair = Pair([1, 2])
     pair.unit = ["mm"]
