@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
+import inspect
 import threading
 import types
 import warnings
@@ -159,7 +159,8 @@ def _guard(layer: Any, cls: Any) -> Callable[[], dict[str, Any]]:
 
     def get_config() -> dict[str, Any]:
         # Keras, which saves the layer, gets all; it asks for the class after that.
-        if sys._getframe(1).f_globals.get("__name__", "").startswith(_keras.SAVING):
+        frame: Any = inspect.currentframe()
+        if frame.f_back.f_globals.get("__name__", "").startswith(_keras.SAVING):
             with changing:
                 vars(layer).pop("get_config", None)
                 change(layer, cls)
