@@ -73,14 +73,14 @@ class LiveMeasure:
             now = planned = 0.0
             try:
                 key = regularizers.normalize(edit.after)
-                if edit.changes and key not in planned_by:
-                    planned_by[key] = _object(edit.after)
                 for variable in variables.get(place, ()):
                     term = _value(variable.regularizer, variable, added, False)
                     now += term
                     if not edit.changes and variable.regularizer is not None:
                         planned += term
                     else:
+                        if key not in planned_by:
+                            planned_by[key] = _object(edit.after)
                         planned += _value(planned_by[key], variable, added, True)
             except Exception as error:  # noqa: BLE001 # a user's regularizer raises anything; it becomes a note
                 reason = " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ from keras.src.saving.serialization_lib import serialize_with_public_class
 from keras.src.utils import tracking
 from keras.src.utils.tracking import Tracker as Tracker
 
-from graphwd.live._keras.graphs import CALLS
+from graphwd.live._keras.graphs import CALLS, is_functional
 
 VALUE = "_value"
 """Where a variable keeps the backend's."""
@@ -80,8 +80,8 @@ def own_variables(layer: Any) -> tuple[list[Any], list[Any], list[Any]]:
 
 
 def was_called(layer: Any) -> bool:
-    """Whether a layer was called, as far as it tells."""
-    return bool(vars(layer).get("_called", True))
+    """Whether a layer was called, as far as it tells, or is made of calls."""
+    return is_functional(layer) or bool(vars(layer).get("_called", True))
 
 
 def shape_of(variable: Any) -> tuple[int, ...]:
