@@ -15,6 +15,7 @@ import keras
 
 from graphwd.errors import ModelError, PolicyError
 from graphwd.live import _keras, backends, walk
+from graphwd.live.carrying.ownclass import runs_own_code
 from graphwd.live.survey import Survey, is_built
 from graphwd.plans.plan import Plan, UnusedPenaltyWarning, outside
 from graphwd.policy import regularizers
@@ -44,6 +45,11 @@ def refuse_other_than_model(model: Any, function: str) -> None:
         raise ModelError(
             f"{function} takes a live keras.Model, and this is a {type(model).__name__}; wrap "
             "layers in a keras.Sequential or keras.Model first."
+        )
+    if runs_own_code(model):
+        raise ModelError(
+            f"{function} was called in a method of {model.name!r} itself, which carries penalties "
+            "and is of its own class while the method runs; call it outside of the method."
         )
     if backends.is_tracing():
         raise ModelError(

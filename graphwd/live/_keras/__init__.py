@@ -39,6 +39,7 @@ try:
     from graphwd.live._keras.graphs import paired_calls as paired_calls
     from graphwd.live._keras.graphs import plain_graph as plain_graph
     from graphwd.live._keras.graphs import wiring as wiring
+    from graphwd.live._keras.layers import HDF5 as HDF5
     from graphwd.live._keras.layers import LAYERS as LAYERS
     from graphwd.live._keras.layers import LOSSES as LOSSES
     from graphwd.live._keras.layers import SAVING as SAVING

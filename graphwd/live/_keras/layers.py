@@ -42,8 +42,11 @@ def stores(tracker: Any) -> list[Any]:
 LOSSES = ("_losses", "_loss_ids")
 """Where a layer keeps the losses of its last call."""
 
-SAVING = "keras.src.saving."
+SAVING = ("keras.src.saving.", "keras.src.legacy.saving.")
 """Where Keras asks for the config of what it saves."""
+
+HDF5 = "keras.src.legacy.saving.saving_utils"
+"""Where it asks for that of a model which it saves as HDF5."""
 
 LAYERS = "keras.src.layers."
 """Where Keras's own layers are; elsewhere a layer is taken for a third party's and probed."""

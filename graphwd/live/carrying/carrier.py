@@ -21,7 +21,6 @@ from typing import Any
 
 import keras
 
-from graphwd.errors import ModelError
 from graphwd.graph.slots import CARRIED, SUFFIX, add_carried, take_carried
 from graphwd.live import _keras, backends, walk
 from graphwd.live.carrying import carried, loaders, starts
@@ -35,6 +34,7 @@ from graphwd.live.carrying.ownclass import (
     as_itself,
     carrier_class,
     change,
+    refuse_hdf5,
     telling,
 )
 from graphwd.live.carrying.ownclass import base_class as base_class
@@ -66,6 +66,7 @@ class Carrier:
 
     def get_config(self) -> dict[str, Any]:
         """The layer's own config and, under two more keys, the penalties."""
+        refuse_hdf5(self)
         weights, penalties = _as_saved(self)
         kept = {
             "class": _keras.identity(base_class(type(self))),
@@ -174,7 +175,7 @@ def plain_config(layer: Any) -> dict[str, Any]:
     """A layer's config without the penalties that it carries."""
     if not is_carrier(layer):
         return dict(layer.get_config())
-    with telling(), as_itself(layer):
+    with telling(), as_itself(layer, guarded=False):
         return dict(type(layer).get_config(layer))
 
 
@@ -344,11 +345,7 @@ def _rebuilt(layer: Any, with_values: bool) -> Any:
 
 def _save(self: Any, filepath: Any, *args: Any, **kwargs: Any) -> Any:
     """Saves a model, or refuses to before Keras opens the file, which empties it."""
-    if str(filepath).endswith((".h5", ".hdf5")):
-        raise ModelError(
-            f"Model {self.name!r} carries penalties, which Keras's HDF5 format has no place for in "
-            "the outermost model; save it as a .keras file."
-        )
+    refuse_hdf5(self, filepath)
     self.get_config()
     return base_class(type(self)).save(self, filepath, *args, **kwargs)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from graphwd.errors import ModelError
 from graphwd.live import _keras, walk
 
 RECORD = "_graphwd_carried"
@@ -82,17 +83,27 @@ def carrier_class(
 
 
 def _names(base: Any) -> set[str]:
-    """The names of the methods that a class has from others than Keras."""
+    """The names of the methods and properties that a class has from others than Keras."""
     return {
         name
         for cls in base.__mro__
         if not cls.__module__.startswith(("keras.", "builtins"))
         for name, value in vars(cls).items()
-        if isinstance(value, types.FunctionType) and not name.startswith("_")
+        if isinstance(value, (types.FunctionType, property, classmethod))
+        and not name.startswith("_")
     }
 
 
-def _own_method(method: Callable[..., Any]) -> Any:
+def _own_method(method: Any) -> Any:
+    """A method, or a property, that runs while its layer is of its own class."""
+    if isinstance(method, types.MethodType):  # of the class, which it is bound to
+        return method
+    if isinstance(method, property):
+        get, put, delete = (
+            way and _own_method(way) for way in (method.fget, method.fset, method.fdel)
+        )
+        return property(get, put, delete, method.__doc__)
+
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         with as_itself(self):
@@ -154,13 +165,36 @@ def telling() -> Iterator[None]:
         _telling.reset(token)
 
 
+def caller(distance: int = 1) -> str:
+    """The module of the code that has called a function, or what is further up."""
+    frame: Any = inspect.currentframe()
+    for _ in range(distance + 1):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def refuse_hdf5(model: Any, path: Any = None) -> None:
+    """Refuses to tell the config of a carrying model to what saves it as HDF5."""
+    of_hdf5 = caller(2) == _keras.HDF5 if path is None else str(path).endswith((".h5", ".hdf5"))
+    if of_hdf5:
+        raise ModelError(
+            f"Model {model.name!r} carries penalties, which Keras's HDF5 format has no place for "
+            "in the outermost model; save it as a .keras file."
+        )
+
+
+def runs_own_code(layer: Any) -> bool:
+    """Whether a layer that carries penalties is of its own class at the moment."""
+    return RECORD in vars(layer) and not is_carrier(layer)
+
+
 def _guard(layer: Any, cls: Any) -> Callable[[], dict[str, Any]]:
     """The `get_config` of a layer that is of its own class for now."""
 
     def get_config() -> dict[str, Any]:
+        refuse_hdf5(layer)
         # Keras, which saves the layer, gets all; it asks for the class after that.
-        frame: Any = inspect.currentframe()
-        if frame.f_back.f_globals.get("__name__", "").startswith(_keras.SAVING):
+        if caller().startswith(_keras.SAVING):
             with changing:
                 vars(layer).pop("get_config", None)
                 change(layer, cls)

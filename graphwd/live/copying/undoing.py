@@ -23,7 +23,7 @@ def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
     if walk.is_stock(layer) and not _keras.sublayers(layer):
         before = dict(vars(layer))
         restores = _restores([before[name] for name in _keras.LOSSES if before.get(name)])
-        outputs = layer(*args, **kwargs)
+        outputs = keras.Layer.__call__(layer, *args, **kwargs)
         _give_back(vars(layer), before)
         for restore in restores:
             restore()
@@ -38,7 +38,8 @@ def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if name not in _keras.CALLS and type(value) not in ATOMS
     ]
     restores = _restores(kept) + backends.restores(layer)
-    outputs = layer(*args, **kwargs)
+    # A `__call__` of its own has added its calls to the graph already.
+    outputs = keras.Layer.__call__(layer, *args, **kwargs)
     for now, before in attributes:
         _give_back(now, before)
     for restore in restores:

@@ -112,6 +112,8 @@ def test_hdf5_is_refused_where_it_has_no_place_for_penalties(tmp_path):
     with pytest.raises(graphwd.ModelError, match=r"\.keras"):
         model.save(path)
     assert path.read_bytes() == b"before"
+    with pytest.raises(graphwd.ModelError, match=r"\.keras"):
+        keras.saving.save_model(model, tmp_path / "other.h5")
     model.save(tmp_path / "model.keras")
     model.save_weights(tmp_path / "model.weights.h5")
     Tower().load_weights(tmp_path / "model.weights.h5")

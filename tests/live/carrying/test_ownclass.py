@@ -132,6 +132,22 @@ class Stage(keras.Model):
     def get_config(self):
         return {"name": self.name, "blocks": [block.get_config() for block in self.blocks]}
 
+    @property
+    def scale(self):
+        return self.scales.get(type(self), 1.0)
+
+    @scale.setter
+    def scale(self, value):
+        self.scales = {**self.scales, type(self): value}
+
+    @classmethod
+    def of_depth(cls, depth):
+        assert cls is Stage
+        return cls([{}] * depth)
+
+    def stronger(self):
+        return graphwd.rewrite(self, "l1")
+
     def another(self):
         other = self.__class__.from_config(self.get_config())
         other.build((None, 4))
@@ -156,8 +172,53 @@ def test_all_within_are_of_their_own_classes_while_a_layers_own_code_runs(in_pla
         loaded = keras.saving.load_model(tmp_path / f"{name}.keras")
         assert np.array_equal(keras.ops.convert_to_numpy(loaded(x)), before)
         assert len(loaded.losses) == len(rewritten.losses) == 2
+    with pytest.raises(graphwd.ModelError, match="HDF5"):
+        rewritten.keep(tmp_path / "kept.h5")
     with pytest.warns(UserWarning, match="without the penalties"):
         other = rewritten.another()
     assert type(other) is Stage
     assert not other.losses
     assert np.array_equal(keras.ops.convert_to_numpy(other(x)), before)
+
+
+def test_properties_and_methods_of_the_class_know_their_own_class():
+    model = Stage()
+    model.build((None, 4))
+    rewritten = graphwd.rewrite(model, "l2")
+    rewritten.scale = 3.0
+    assert rewritten.scale == rewritten.scales[Stage] == 3.0
+    assert type(rewritten.of_depth(1)) is Stage
+    assert isinstance(type(rewritten).scale, property)
+
+
+def test_a_rewrite_in_a_method_of_the_model_itself_is_refused():
+    model = Stage()
+    model.build((None, 4))
+    assert len(model.stronger().losses) == 2
+    rewritten = graphwd.rewrite(model, "l2")
+    with pytest.raises(graphwd.ModelError, match=r"in a method of 'stage.*' itself"):
+        rewritten.stronger()
+    assert len(graphwd.rewrite(rewritten, "l1").losses) == 2
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Noting(Gate):
+    """Its config is what its public attributes are."""
+
+    def __init__(self, label="a", **kwargs):
+        super().__init__(**kwargs)
+        self.label = label
+
+    def get_config(self):
+        config = super().get_config()
+        known = ("label", "get_config")
+        return {**config, **{name: value for name, value in vars(self).items() if name in known}}
+
+
+def test_a_config_of_all_attributes_has_none_of_graphwds(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), Noting("b")])
+    rewritten = graphwd.rewrite(model, "l2")
+    rewritten.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.layers[0].label == "b"
+    assert len(loaded.losses) == len(rewritten.losses) == 1

@@ -225,3 +225,15 @@ def test_the_losses_of_the_last_call_are_those_of_the_original():
     copy = graphwd.rewrite(model, [])
     assert same(copy.losses, model.losses)
     assert len(copy.losses) == 1
+
+
+class Doubling(layers.Dense):
+    """Its call goes on in the graph behind the layer's own."""
+
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs) * 2.0
+
+
+def test_a_layer_with_a_call_operator_of_its_own():
+    inputs = keras.Input((4,))
+    copied(keras.Model(inputs, Doubling(2)(Doubling(3)(inputs))))
