@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+import keras
+
 from graphwd.errors import ModelError
 from graphwd.live import _keras, walk
 
@@ -87,7 +89,9 @@ def _names(base: Any) -> set[str]:
     return {
         name
         for cls in base.__mro__
-        if not cls.__module__.startswith(("keras.", "builtins"))
+        # PyTorch's module is a base of Keras's layers, and has a `compile`, too, of which Keras
+        # would take another one for the author's.
+        if cls not in keras.Model.__mro__ and not cls.__module__.startswith("keras.")
         for name, value in vars(cls).items()
         if isinstance(value, (types.FunctionType, property, classmethod))
         and not name.startswith("_")

@@ -222,3 +222,19 @@ def test_a_config_of_all_attributes_has_none_of_graphwds(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.layers[0].label == "b"
     assert len(loaded.losses) == len(rewritten.losses) == 1
+
+
+def test_a_model_that_was_compiled_comes_back_compiled(tmp_path):
+    x, y = np.ones((2, 4), "float32"), np.zeros((2, 4), "float32")
+    model = Stage()
+    model.build((None, 4))
+    rewritten = graphwd.rewrite(model, "l2")
+    rewritten.compile("adam", "mse")
+    rewritten.fit(x, y, verbose=0)
+    rewritten.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert int(loaded.optimizer.iterations) == 1
+    for each in (rewritten, loaded):
+        each.fit(x, y, verbose=0)
+    for ours, theirs in zip(rewritten.get_weights(), loaded.get_weights(), strict=True):
+        assert np.allclose(ours, theirs, atol=1e-6)
