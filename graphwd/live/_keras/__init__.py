@@ -12,7 +12,8 @@
 | `Variable._shape`, `._dtype` | a shape that is a plain tuple, and a dtype, without asking the backend | `shape` and `dtype` are asked |
 | `Optimizer._use_weight_decay`, `._apply_weight_decay`, `._exclude_from_weight_decay*`, `._var_key`, `._optimizer_map`, `._learning_rate`, `._get_variable_index`, `._track_variable` | which weights an optimizer decays, by what, and towards what | attribute error |
 | `Layer._remat_mode`, `Trainer._run_eagerly`, `._jit_compile`, `._distribute_strategy` | how a layer computes, which no config tells | not compared |
-| `global_state` | names' counters as they were before a rewrite | import error |
+| `global_state` | names' counters and seeds as they were before a rewrite | import error |
+| the modules `keras.src.saving` and `keras.src.legacy.saving` | whether Keras asks for a config to save it | a model that saves itself in a method of its own loses its penalties, with a warning |
 | TensorFlow's `Function._clone`, `MutableHashTable._default_value`, `_DefaultDistributionStrategy`, `_DictWrapper._update_snapshot`, `_self_unconditional_*` | a function, a table and a tracked dict of their own for a copy | attribute error |
 | PyTorch's `Tensor._backward_hooks`, `._post_accumulate_grad_hooks` | a copied weight whose gradients are masked as its original's | no hook is copied |
 """  # noqa: E501 # a table row can't be broken
